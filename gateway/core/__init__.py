@@ -1,0 +1,1 @@
+"""Pure nouns and rules of the gateway. Knows no framework, no client library, no clock."""
