@@ -1,4 +1,4 @@
-"""Rules over findings, and what they say about a text. Shared by `policy` (writes rules) and `filters` (applies them)."""
+"""Rules over findings, and what they say about a text: `policy` writes the rules, `filters` applies them."""
 
 from __future__ import annotations
 
