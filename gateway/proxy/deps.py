@@ -1,0 +1,46 @@
+"""What the request handlers of the data plane need, built once at start and passed down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.core.canonical import JSON
+
+if TYPE_CHECKING:
+    from gateway.approvals import Queue
+    from gateway.filters import Scanner
+    from gateway.policy import PolicySet
+    from gateway.proxy.caller import Caller
+    from gateway.proxy.definitions import Definitions
+    from gateway.proxy.pool import Pool
+    from gateway.traces import AuditLog, Recorder
+
+
+def no_facts(caller: Caller) -> Mapping[str, JSON]:
+    """Session facts where nothing computes any."""
+    del caller
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """The rooms that a surface talks to. `policy()` is the release in force now: call it once per decision.
+
+    `queue` is None where no store is configured: a hold then answers `store_unavailable`.
+    """
+
+    policy: Callable[[], PolicySet]
+    scanner: Scanner
+    queue: Queue | None
+    pool: Pool
+    recorder: Recorder
+    audit: AuditLog
+    definitions: Definitions
+    session: Callable[[Caller], Mapping[str, JSON]] = no_facts
+    hold_wait_s: float = 25.0  # under the 30 s after which many HTTP clients and load balancers give up
+    body_bytes_max: int = 4 * 1024 * 1024
+    response_bytes_max: int = 16 * 1024 * 1024  # what a tool may answer when its text must be looked at
+    clock: Callable[[], float] = time.time
