@@ -1,6 +1,6 @@
-"""The few ASGI moves that the data plane makes, without a framework: a Route with Request and Response costs 25 µs more.
+"""The few ASGI moves that the data plane makes, without a framework: a starlette Route costs 25 µs more.
 
-Owns: reading a capped body, sending a whole or a streamed response, picking headers. Knows nothing of agents or policies.
+Owns: reading a capped body, sending a whole response. Knows nothing of agents or policies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Header: TypeAlias = tuple[bytes, bytes]
 JSON_TYPE: Header = (b"content-type", b"application/json")
 
 
-class Disconnected(Exception):
+class DisconnectedError(Exception):
     """The client went away before its request was complete. Nobody is left to answer."""
 
 
@@ -33,13 +33,13 @@ def header_map(scope: Scope) -> dict[bytes, bytes]:
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int) -> bytes:
     """The whole request body. Raises ClientError `body_too_large` (413) as soon as more than `bytes_max` is declared
-    or seen, and Disconnected."""
+    or seen, and DisconnectedError."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > bytes_max:
         raise _too_large(bytes_max)
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise Disconnected
+        raise DisconnectedError
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         if len(body) > bytes_max:
@@ -49,7 +49,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], bytes_max:
     while message.get("more_body", False):
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            raise DisconnectedError
         piece = message.get("body", b"")
         size += len(piece)
         if size > bytes_max:
