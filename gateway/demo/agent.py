@@ -1,4 +1,4 @@
-"""The demo's agent: the official `openai` and `mcp` SDKs, pointed at the gateway by their base URLs and nothing else."""
+"""The demo's agent: the official `openai` and `mcp` SDKs, pointed at the gateway by their base URLs alone."""
 
 from __future__ import annotations
 
