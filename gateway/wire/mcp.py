@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from gateway.core.canonical import JSON, parse
 from gateway.core.errors import ClientError
+from gateway.wire import leaves
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSION = "2026-07-28"
@@ -154,7 +153,7 @@ def _response(value: dict[str, Any]) -> Response:
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """The message as compact JSON."""
-    return orjson.dumps(message)
+    return leaves.encode(dict(message))
 
 
 def result(identifier: RequestId, value: Mapping[str, Any]) -> bytes:
