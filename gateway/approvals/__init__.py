@@ -1,0 +1,5 @@
+"""The approval queue: what is held, who decided, and the one claim that lets it run.
+
+Owns the connection to Redis, the server that the gateway starts by itself, and the Lua that makes every transition
+atomic. Knows nothing of HTTP, policies or people's sessions: names and groups are passed in, and so is the clock.
+"""

@@ -1,0 +1,28 @@
+"""Fixtures that every room may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Throwaway, throwaway
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Throwaway]:
+    """The embedded server; one per test process, so that pytest-xdist's workers do not meet."""
+    with throwaway() as running:
+        yield running
+
+
+@pytest.fixture
+def redis_url(redis_server: Throwaway) -> str:
+    """The URL of that server, emptied."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
