@@ -1,0 +1,1 @@
+"""The shell: pipeline, upstreams, streaming relay, sessions, limits."""
