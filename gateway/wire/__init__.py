@@ -1,0 +1,1 @@
+"""Wire codecs: bytes to exchanges and back, per dialect. Pure: no framework, no client library, no I/O."""
