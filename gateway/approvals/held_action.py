@@ -44,7 +44,7 @@ class Proposal:
     surface: Surface
     server: str
     tool: str
-    arguments: bytes
+    arguments: bytes = field(repr=False)  # what is in it reaches no log by accident
     rule: str
     reason: str
     release: str
@@ -54,7 +54,7 @@ class Proposal:
     upstream: str = ""
     definition: str | None = None
     credential: str | None = None
-    execution: Mapping[str, JSON] = field(default_factory=dict)
+    execution: Mapping[str, JSON] = field(default_factory=dict, repr=False)
     id: str = field(default_factory=new_id)
 
     @classmethod
@@ -105,7 +105,7 @@ class HeldAction:
     surface: Surface
     server: str
     tool: str
-    arguments: bytes
+    arguments: bytes = field(repr=False)  # what is in it reaches no log by accident
     rule: str
     reason: str
     release: str
@@ -118,9 +118,9 @@ class HeldAction:
     upstream: str = ""
     definition: str | None = None
     credential: str | None = None
-    execution: Mapping[str, JSON] = field(default_factory=dict)
+    execution: Mapping[str, JSON] = field(default_factory=dict, repr=False)
     decisions: tuple[Vote, ...] = ()
-    result: bytes | None = None
+    result: bytes | None = field(default=None, repr=False)
     result_error: bool = False
     settled_s: float | None = None
     worker: str | None = None
@@ -158,7 +158,7 @@ class HeldAction:
 class Claim:
     """The right to run an action, once. `token` proves it; `fence` grows with every claim of the action."""
 
-    token: str
+    token: str = field(repr=False)
     fence: int
     lease_s: float
     action: HeldAction
