@@ -35,7 +35,7 @@ class Attempt(NamedTuple):
 
 
 class ActionDecision(NamedTuple):
-    """What policy said about one action. `held` is the id of the held action, `waited_ns` the inline wait for people."""
+    """What policy said about one action. `held` is the held action's id, `waited_ns` the inline wait for people."""
 
     action: str
     effect: str
@@ -113,6 +113,7 @@ class ExchangeRecord:
     response: bytes | None = None
     request_type: str = ""
     response_type: str = ""
+    content_note: str | None = None  # the recorder's: why bodies are missing
 
 
 def is_notable(record: ExchangeRecord) -> bool:
