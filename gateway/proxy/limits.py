@@ -22,7 +22,9 @@ DAY_S = 86_400
 # Each limit is two keys (this window, the last one) and five arguments: limit, weight of the last window in 1/1000,
 # amount to add, seconds to keep, 1 to check. Answers the number of the first limit that is used up, or 0. Nothing is
 # added unless every limit admits, so a refused request costs the agent nothing.
-ADMIT = Script("""
+ADMIT = Script(
+    "limits_admit",
+    """
 local count = #KEYS / 2
 for i = 1, count do
   local at = (i - 1) * 5
@@ -40,7 +42,8 @@ for i = 1, count do
   end
 end
 return 0
-""")
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,65 @@
+"""The model surface: everything below `/v1/`. Chat Completions and the list of models; the rest is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.core.errors import ClientError
+from gateway.proxy.asgi import respond
+from gateway.proxy.model_exchange import ChatExchange, model_not_found
+from gateway.proxy.model_upstream import ModelEndpoint
+from gateway.proxy.plane import Request
+from gateway.wire import openai_chat
+
+if TYPE_CHECKING:
+    from gateway.policy import ModelRoute
+    from gateway.proxy.deps import Deps
+    from gateway.proxy.limits import Limiter
+    from gateway.proxy.runs import Runs
+
+CHAT = "/v1/chat/completions"
+MODELS = "/v1/models"
+ENDPOINTS_MAX = 1000  # routes of releases that are gone; the next request finds its own again
+
+
+class ModelSurface:
+    """Handles everything below `/v1/`."""
+
+    def __init__(self, deps: Deps, limiter: Limiter, runs: Runs) -> None:
+        self.deps = deps
+        self.limiter = limiter
+        self.runs = runs
+        self._endpoints: dict[int, ModelEndpoint] = {}
+
+    def endpoint(self, route: ModelRoute) -> ModelEndpoint:
+        """The route, taken apart once for each release."""
+        known = self._endpoints.get(id(route))
+        if known is None or known.route is not route:
+            if len(self._endpoints) > ENDPOINTS_MAX:
+                self._endpoints.clear()
+            known = self._endpoints[id(route)] = ModelEndpoint.of(route)
+        return known
+
+    async def __call__(self, request: Request) -> None:
+        method = request.scope["method"]
+        if request.path == CHAT:
+            if method != "POST":
+                raise ClientError("method_not_allowed", f"use POST for `{CHAT}`", status=405)
+            await ChatExchange(self, request).run()
+        elif request.path == MODELS and method == "GET":
+            names = self.deps.policy().visible_models(request.caller.agent)
+            await respond(request.send, 200, openai_chat.models_list(names))
+        elif request.path.startswith(MODELS + "/") and method == "GET":
+            name = request.path.removeprefix(MODELS + "/")
+            if self.deps.policy().route(request.caller.agent, name) is None:
+                raise model_not_found(name)
+            entry = {"id": name, "object": "model", "created": 0, "owned_by": "gateway"}
+            await respond(request.send, 200, orjson.dumps(entry))
+        else:
+            raise ClientError(
+                "path_not_allowed",
+                "this path is not open to agents; the operator can list it in the bundle",
+                status=404,
+            )
