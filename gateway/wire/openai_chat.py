@@ -20,8 +20,9 @@ from gateway.wire.openai_chat_choice import StreamLimits
 from gateway.wire.openai_chat_fields import Usage
 from gateway.wire.openai_chat_request import ChatRequest, decode_request, read_request, rewrite
 from gateway.wire.openai_chat_response import ChatResponse, decode_response, replace_calls, rewrite_response
-from gateway.wire.openai_chat_stream import Blocked, ChatStreamGuard, Decide, Failed, Output, Release
+from gateway.wire.openai_chat_stream import ChatStreamGuard
 from gateway.wire.openai_chat_tools import strip_tools
+from gateway.wire.outputs import Blocked, Decide, Failed, Output, Release
 
 __all__ = [
     "Blocked",

@@ -136,10 +136,6 @@ class Choice:
         self.released: list[str] = []
         self.chars = 0
 
-    @property
-    def open_calls(self) -> bool:
-        return bool(self.calls) and not self.resolved
-
     def note(self, text: str, limits: StreamLimits) -> None:
         """Remembers released content for the trace."""
         room = limits.released_chars_max - self.chars

@@ -87,6 +87,8 @@ def _read_choice(choice: JSON, position: int, reading: Reading) -> None:
             if not isinstance(value, dict):
                 raise refused()
             _read_delta(value, index, (*path, "delta"), reading)
+        elif key == "error" and value:
+            raise UpstreamError("upstream_error", "the upstream reported an error")
         elif key == "logprobs":
             _read_logprobs(value, index, (*path, "logprobs"), reading)
         elif key == "finish_reason":

@@ -139,7 +139,9 @@ class _Reader:
                 if isinstance(value, str):
                     self.parts.append(Part(origin, value, at))
                     continue
-                for number, block in enumerate(list_at(value, at)):
+                if not isinstance(value, list):
+                    raise wrong(at, "a string or a list of blocks")
+                for number, block in enumerate(value):
                     object_at(block, (*at, number))
                 self.walk(value, at, origin)
             elif key == "tool_calls":

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from gateway.core.canonical import JSON, parse
 from gateway.core.errors import GatewayError, UpstreamError
 from gateway.core.filtering import FilterRule, TextGuard
 from gateway.wire import openai_chat_answers as answers
 from gateway.wire import sse
-from gateway.wire.calls import CallVerdict, ProposedCall
+from gateway.wire.calls import CallVerdict
 from gateway.wire.openai_chat_choice import Channel, Choice, Entry, Segment, StreamLimits, render
 from gateway.wire.openai_chat_delta import Reading, TextDelta, read, refused
 from gateway.wire.openai_chat_fields import Usage, read_usage
+from gateway.wire.outputs import Blocked, Decide, Failed, Output, Release
 
 _PLAIN_KEYS = frozenset({"index", "delta", "logprobs", "finish_reason"})
 _PLAIN_TOP = frozenset(
@@ -37,41 +36,6 @@ _MESSAGES = {
     "upstream_protocol": "the upstream sent an event that cannot be inspected",
     "stream_limit": "the stream is larger than the gateway inspects; ask for a shorter answer",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Send these bytes to the agent."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Decide:
-    """All calls of a choice are here: answer with `resolve`."""
-
-    choice: int
-    calls: tuple[ProposedCall, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """A rule forbids the text. `data` ends the stream as the dialect does (`content_filter`); nothing follows."""
-
-    rule: FilterRule
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The stream cannot go on. `data` ends it with an error that the SDK raises; nothing follows. If nothing was
-    released yet, a whole HTTP error is the better answer."""
-
-    code: str
-    data: bytes
-
-
-Output: TypeAlias = Release | Decide | Blocked | Failed
 
 
 class ChatStreamGuard:
@@ -164,13 +128,11 @@ class ChatStreamGuard:
 
     def _ingest(self, event: sse.Event) -> None:
         data = event.data
-        if self._done:
-            if data is None:
-                self._push(Entry(event))
-            return  # nothing may follow the end; clients do not read it
         if data is None:
             self._push(Entry(event))
             return
+        if self._done:
+            return  # clients do not read past the end
         if data.rstrip() == b"[DONE]":
             self._end(event)
             return
@@ -180,14 +142,15 @@ class ChatStreamGuard:
             self._choices[plain.choice].note(plain.text, self._limits)
             self._pending.append(event.raw)
             return
-        if doc.get("error"):
+        if doc.get("error") or event.name == "error":
             raise UpstreamError("upstream_error", "the upstream reported an error")
         reading = read(doc) if plain is None else Reading(texts=[plain])
         self._remember(doc)
         self._ingest_reading(event, reading)
 
     def _ingest_reading(self, event: sse.Event, reading: Reading) -> None:
-        entry = Entry(event, light=not (reading.texts or reading.calls or reading.finishes), finishes=reading.finishes)
+        says = reading.calls or reading.finishes or any(not text.whole for text in reading.texts)
+        entry = Entry(event, light=not says, finishes=reading.finishes)
         for index in reading.choices:
             self._choice(index)
         self._read_texts(reading, entry)
@@ -270,11 +233,10 @@ class ChatStreamGuard:
             channel.finish()
             self._check(channel, index)
         for index, state in self._choices.items():
-            if state.open_calls:
+            if state.calls and not state.asked:  # the upstream gave no end, or calls after it
+                state.last = entry
                 entry.waits.add(index)
-                if state.last is None:
-                    state.last = entry
-                    entry.calls_of.add(index)
+                entry.calls_of.add(index)
         self._done = True
         if self._denied is not None:
             self._block(*self._denied)
