@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
+import ssl
 from math import inf
 from typing import Protocol, cast
 
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
         """The upstream will send nothing more: the end of a body without a length, the loss of anything else."""
         if self._response is None:
             self.close()
-        elif self._eof_ends:
+        elif self._eof_ends and self._orderly():
             self._reusable = False
             self._finish()
         else:
@@ -294,6 +295,17 @@ class Connection(asyncio.Protocol):
 
     def _extend(self, seconds: float) -> None:
         self.deadline = min(self.loop.time() + seconds, self._total_deadline)
+
+    def _orderly(self) -> bool:
+        """Whether the end of the stream is the peer's word. Without the goodbye of TLS anybody on the way could have
+        cut the body short (asyncio reports both alike; uvloop reports a loss)."""
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return tls.read(1) == b""
+        except ssl.SSLError:
+            return False
 
     def _finish(self) -> None:
         """The answer is complete. The connection goes back only when nothing about it is in doubt."""

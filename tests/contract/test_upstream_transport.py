@@ -1,4 +1,4 @@
-"""What any transport of the gateway must do: the pool behind httpx2's interface, and httpx2's own, pass the same tests."""
+"""What any transport must do: the pool behind httpx2's interface and httpx2's own pass the same tests."""
 
 from __future__ import annotations
 
@@ -225,9 +225,7 @@ def test_nobody_listens(run: Run, make: Make) -> None:
 
 
 @pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhel"], ids=["head", "body"])
-def test_silence_is_a_read_timeout_and_the_connection_is_not_used_again(
-    run: Run, make: Make, beginning: bytes
-) -> None:
+def test_silence_is_a_read_timeout_and_the_connection_is_not_used_again(run: Run, make: Make, beginning: bytes) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         if peer.number == 0:
