@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.core.canonical import JSON
+from gateway.proxy.runs import Runs
 
 if TYPE_CHECKING:
     from gateway.approvals import Queue
@@ -43,4 +45,7 @@ class Deps:
     hold_wait_s: float = 25.0  # under the 30 s after which many HTTP clients and load balancers give up
     body_bytes_max: int = 4 * 1024 * 1024
     response_bytes_max: int = 16 * 1024 * 1024  # what a tool may answer when its text must be looked at
+    runs: Runs = field(default_factory=Runs)
+    session_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    """Binds an MCP session to the agent that opened it. Workers that share sessions must share it."""
     clock: Callable[[], float] = time.time
