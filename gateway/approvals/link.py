@@ -182,7 +182,7 @@ class RedisLink:
         now = loop.time()
         if self._closed:
             raise StoreError("store_closed", "the gateway is stopping; try again")
-        if self._away_since is not None and now - self._away_since > self._timeout_s:
+        if self._away_since is not None and now >= self._away_since + self._timeout_s:
             # Known to be away for longer than anyone may wait: say so at once, while attempts go on behind.
             raise StoreError()
         packed = pack(args)
@@ -194,7 +194,7 @@ class RedisLink:
         timeout = self._timeout_s if timeout_s is None else timeout_s
         self._waiting.append(_Call(packed, now + timeout, idempotent, future))
         if self._wire is None:
-            self._connect_soon()
+            self._connect_soon(now)
         elif not self._flush_due:
             self._flush_due = True
             loop.call_soon(self._flush)
@@ -247,7 +247,7 @@ class RedisLink:
         self._waiting.extendleft(reversed(again))  # before what came later: the order of commands is kept
         if not self._closed:
             log.warning("the connection to redis was lost; %d commands are sent again", len(again))
-            self._connect_soon()
+            self._connect_soon(self._loop.time() if self._loop else 0.0)
 
     def _check_deadlines(self) -> None:
         assert self._loop is not None
@@ -268,11 +268,11 @@ class RedisLink:
         if self._calls:
             self._watch = self._loop.call_later(WATCH_S, self._check_deadlines)
 
-    def _connect_soon(self) -> None:
+    def _connect_soon(self, now: float) -> None:
         assert self._loop is not None
         if self._connecting is None or self._connecting.done():
             if self._away_since is None:
-                self._away_since = self._loop.time()
+                self._away_since = now
             self._connecting = self._loop.create_task(self._connect(), name="redis-link-connect")
 
     async def _connect(self) -> None:
