@@ -1,6 +1,6 @@
 """One exchange with a model.
 
-Order: limits, decode, route, filters, audit intent, upstream, guard, answer, record. Nothing of the answer leaves before
+Order: limits, decode, route, filters, audit intent, upstream, guard, answer, record. Nothing of an answer leaves before
 its verdict; what no rule touches is forwarded byte for byte in both directions.
 """
 
