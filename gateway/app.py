@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,22 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(running(settings))
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+        loop.add_signal_handler(signal.SIGHUP, partial(gateway.reload, now=True))
         gateway.announce()
         failed = asyncio.ensure_future(gateway.failed.wait())
         await asyncio.wait({failed, asyncio.ensure_future(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED)
         failed.cancel()
         log.info("stopping; waiting up to %s s for what is in flight", settings.shutdown_s)
     return 1 if gateway.failed.is_set() else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleStatus:
+    """Which release is in force, since when, and what is wrong with the files as they are now."""
+
+    release: str
+    loaded_at: float
+    problems: tuple[str, ...]
 
 
 class Gateway:
@@ -120,7 +130,7 @@ class Gateway:
         self.settings = settings
         self.watcher = watcher
         self.keyring = keyring
-        self.policy: PolicySet = watcher.current
+        self.policy: PolicySet = watcher.start(time.time())
         self.ready = False
         self.failed = asyncio.Event()
         self.link: RedisLink | None = None
@@ -129,10 +139,16 @@ class Gateway:
         self.sign_in_url: str | None = None
         self._keys_seen = _stamp(settings.keys_path)
 
-    def reload(self) -> None:
-        """Look at the files now. A bundle or keys file with a mistake changes nothing but the status."""
+    def status(self) -> ConsoleStatus:
+        """What the console shows of the bundle."""
+        status = self.watcher.status
+        return ConsoleStatus(release=self.policy.release, loaded_at=status.loaded_at_s or 0.0, problems=status.problems)
+
+    def reload(self, *, now: bool = False) -> None:
+        """Look at the files; `now` loads them even if they seem unchanged. A bundle or keys file with a mistake changes
+        nothing but the status."""
         known = self.watcher.status.problems
-        loaded = self.watcher.poll(time.time())
+        loaded = self.watcher.reload(time.time()) if now else self.watcher.poll(time.time())
         if loaded is not None:
             self.policy = loaded
             log.info("bundle reloaded: release %s is in force", loaded.release[:12])
@@ -178,7 +194,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Gateway]:
-    """A gateway that serves until the block ends. Raises PolicyLoadError, StoreError or ClientError if it cannot start."""
+    """A gateway that serves until the block ends. Raises a GatewayError if it cannot start."""
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     watcher = BundleWatcher(settings.bundle, known_kinds=KINDS, environment=os.environ)
     gateway = Gateway(settings, watcher, load_keyring(settings.keys_path))
@@ -282,7 +298,7 @@ async def _console(gateway: Gateway, queue: Queue, link: RedisLink, scanner: Sca
     deps = ConsoleDeps(
         queue=queue,
         runs=RunStore(settings.traces_path),
-        status=lambda: gateway.watcher.status,
+        status=gateway.status,
         keyring=lambda: gateway.keyring,
         secret=await _console_secret(link),
         public_url=gateway.console_url,
