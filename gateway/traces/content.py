@@ -22,7 +22,16 @@ LABEL_CHARS_MAX: Final = 1024  # names come from callers; a longer one is no nam
 _KNOWN_ID = re.compile(r"(?:(?:chatcmpl|resp|msg|call|toolu|req)[-_])?[0-9a-f]{8}[0-9a-f-]{0,28}|\d{1,10}", re.ASCII)
 """Generated ids, unique in every exchange: masking each would cost more than all the rest of its record."""
 
-_LABELS: Final = ("name", "run", "model", "model_responded", "response_id", "request_type", "response_type")
+_LABELS: Final = (
+    "operation",
+    "name",
+    "run",
+    "model",
+    "model_responded",
+    "response_id",
+    "request_type",
+    "response_type",
+)
 
 
 class Content:

@@ -1,0 +1,173 @@
+"""Counters and distributions in the process, and their Prometheus text. No client library: an increment is a dict
+access, and the recorder's thread makes most of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeAlias
+
+from gateway.traces.record import ExchangeRecord
+
+Labels: TypeAlias = tuple[str, ...]
+
+PER_DOUBLING: Final = 35
+"""Buckets to a factor of two: a ratio of 1.02 between neighbours, so a percentile is off by 1% at most, and every
+power of two times the base is a boundary, so that the coarse buckets of an exposition are exact."""
+
+SERIES_MAX: Final = 2_000  # label values are the operator's names; this bound holds should one ever not be
+OVERFLOW: Final = "(other)"
+
+
+class Histogram:
+    """Counts in logarithmic buckets above `base`. Two histograms of one base merge by adding."""
+
+    __slots__ = ("base", "buckets", "count", "total")
+
+    def __init__(self, base: float) -> None:
+        self.base = base
+        self.buckets: dict[int, int] = {}
+        self.count = 0
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        index = 0 if value <= self.base else math.ceil(math.log2(value / self.base) * PER_DOUBLING - 1e-9)
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.count += 1
+        self.total += value
+
+    def quantile(self, share: float) -> float | None:
+        """The value below which `share` of the values lie; None without values."""
+        wanted, seen = share * self.count, 0
+        for index in sorted(self.buckets):
+            seen += self.buckets[index]
+            if seen >= wanted:
+                return self.base * 2.0 ** ((index - 0.5) / PER_DOUBLING) if index else self.base
+        return None
+
+    def up_to(self, doublings: int) -> int:
+        """How many values are at most base * 2**doublings."""
+        edge = doublings * PER_DOUBLING
+        return sum(count for index, count in tuple(self.buckets.items()) if index <= edge)
+
+
+class Metrics:
+    """All counters of one process. `observe` takes a masked record; `render` gives the Prometheus text.
+
+    Increments come from the recorder's thread; `count` may be called from any other for counters of its own.
+    """
+
+    def __init__(self) -> None:
+        self._counters: dict[str, dict[Labels, float]] = {}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {}
+        self._gauges: dict[str, Callable[[], Mapping[Labels, float]]] = {}
+
+    def count(self, name: str, labels: Labels = (), by: float = 1) -> None:
+        """Add to a counter that `NAMES` describes."""
+        series = self._counters.setdefault(name, {})
+        labels = _bounded(series, labels)
+        series[labels] = series.get(labels, 0) + by
+
+    def time(self, name: str, labels: Labels, value: float) -> None:
+        """Add to a distribution that `NAMES` describes."""
+        series = self._histograms.setdefault(name, {})
+        labels = _bounded(series, labels)
+        histogram = series.get(labels)
+        if histogram is None:
+            histogram = series[labels] = Histogram(_BASE[name][0])
+        histogram.add(value)
+
+    def gauge(self, name: str, read: Callable[[], Mapping[Labels, float]]) -> None:
+        """Ask `read` for a gauge or a counter that is kept elsewhere, when the text is made."""
+        self._gauges[name] = read
+
+    def histogram(self, name: str, labels: Labels) -> Histogram | None:
+        return self._histograms.get(name, {}).get(labels)
+
+    def observe(self, record: ExchangeRecord, cost: float | None) -> None:
+        """Count one exchange."""
+        kind = (record.surface, record.operation)
+        self.count("gateway_exchanges_total", (*kind, record.effect))
+        self.time("gateway_exchange_duration_seconds", kind, record.duration_ns / 1e9)
+        if record.error is not None:
+            self.count("gateway_errors_total", (record.surface, record.error))
+        for decision in record.decisions:
+            self.count("gateway_decisions_total", (record.surface, decision.effect))
+        if record.findings:
+            for found, times in record.findings.items():
+                self.count("gateway_findings_total", (found,), times)
+        for attempt in record.attempts:
+            self.time("gateway_upstream_duration_seconds", (attempt.upstream,), attempt.duration_ns / 1e9)
+            if attempt.first_byte_ns is not None:
+                self.time("gateway_upstream_first_byte_seconds", (attempt.upstream,), attempt.first_byte_ns / 1e9)
+        if record.usage is not None:
+            self.count("gateway_tokens_total", (record.agent, "input"), record.usage.input)
+            self.count("gateway_tokens_total", (record.agent, "output"), record.usage.output)
+            if cost is None:
+                self.count("gateway_unpriced_total", (record.agent,))
+            else:
+                self.count("gateway_cost_dollars_total", (record.agent,), cost)
+
+    def render(self) -> bytes:
+        """The text exposition, format 0.0.4."""
+        lines: list[str] = []
+        for name, (kind, names, description) in NAMES.items():
+            lines += (f"# HELP {name} {description}", f"# TYPE {name} {kind}")
+            if kind == "histogram":
+                for labels, histogram in tuple(self._histograms.get(name, {}).items()):
+                    lines += _distribution(name, names, labels, histogram)
+                continue
+            read = self._gauges.get(name)
+            series = read() if read is not None else self._counters.get(name, {})
+            lines += (f"{name}{_label_text(names, labels)} {value:.12g}" for labels, value in tuple(series.items()))
+        return ("\n".join(lines) + "\n").encode()
+
+
+def _bounded(series: Mapping[Labels, object], labels: Labels) -> Labels:
+    return labels if labels in series or len(series) < SERIES_MAX else (OVERFLOW,) * len(labels)
+
+
+def _distribution(name: str, names: Labels, labels: Labels, histogram: Histogram) -> Iterable[str]:
+    base, doublings = _BASE[name]
+    for step in range(doublings + 1):
+        le = (*labels, f"{base * 2**step:.6g}")
+        yield f"{name}_bucket{_label_text((*names, 'le'), le)} {histogram.up_to(step)}"
+    yield f"{name}_bucket{_label_text((*names, 'le'), (*labels, '+Inf'))} {histogram.count}"
+    yield f"{name}_sum{_label_text(names, labels)} {histogram.total:.12g}"
+    yield f"{name}_count{_label_text(names, labels)} {histogram.count}"
+
+
+def _label_text(names: Labels, labels: Labels) -> str:
+    if not names:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, labels, strict=True)) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+NAMES: Final[Mapping[str, tuple[str, Labels, str]]] = {
+    "gateway_exchanges_total": ("counter", ("surface", "operation", "effect"), "Requests answered."),
+    "gateway_exchange_duration_seconds": ("histogram", ("surface", "operation"), "Time from request to response."),
+    "gateway_errors_total": ("counter", ("surface", "code"), "Errors that agents saw."),
+    "gateway_decisions_total": ("counter", ("surface", "effect"), "Decisions on actions."),
+    "gateway_findings_total": ("counter", ("kind",), "What the filters found."),
+    "gateway_upstream_duration_seconds": ("histogram", ("upstream",), "Time of one attempt at an upstream."),
+    "gateway_upstream_first_byte_seconds": ("histogram", ("upstream",), "Time to the first byte of an upstream."),
+    "gateway_tokens_total": ("counter", ("agent", "direction"), "Tokens as upstreams counted them."),
+    "gateway_cost_dollars_total": ("counter", ("agent",), "Cost of priced exchanges in US dollars."),
+    "gateway_unpriced_total": ("counter", ("agent",), "Exchanges with usage whose model has no known price."),
+    "gateway_held_actions": ("gauge", ("state",), "Held actions by state."),
+    "gateway_traces_records_total": ("counter", ("outcome",), "What became of the records of exchanges."),
+    "gateway_traces_queued": ("gauge", (), "Records that wait to be stored."),
+}
+"""Every metric: its type, its labels, and what it says."""
+
+_BASE: Final[Mapping[str, tuple[float, int]]] = {
+    "gateway_exchange_duration_seconds": (0.000_625, 18),
+    "gateway_upstream_duration_seconds": (0.000_625, 18),
+    "gateway_upstream_first_byte_seconds": (0.000_625, 18),
+}
+"""Lowest boundary in seconds and the doublings above it: 0.625 ms, which is a sixteenth of OpenTelemetry's 10 ms, up to
+164 s, so that every one of OpenTelemetry's GenAI boundaries is among them."""
