@@ -1,0 +1,51 @@
+"""The words that a bundle may use: names, patterns and choices that several tables share."""
+
+from __future__ import annotations
+
+from gateway.core.action import LOCAL_SERVER, Surface
+from gateway.core.decision import Effect
+from gateway.policy.shape import Text
+
+ABSTAIN = "abstain"
+RESERVED_RULES = ("default", "condition_error", "conflicting_groups")
+"""Rule ids that the gateway itself writes into decisions."""
+
+NAME = Text(words="names (lowercase letters, digits, single `-` or `_`)", pattern=r"[a-z0-9]+(?:[_-][a-z0-9]+){0,20}")
+SERVER_NAME = Text(words=NAME.words, pattern=NAME.pattern, reserved=(LOCAL_SERVER,))
+RULE_ID = Text(words=NAME.words, pattern=NAME.pattern, reserved=RESERVED_RULES)
+PERSON = Text(words="names", pattern=r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+VARIABLE = Text(words="the name of an environment variable", pattern=r"[A-Z_][A-Z0-9_]{0,99}", secret=True)
+HEADER = Text(words="the name of a header", pattern=r"[A-Za-z0-9-]{1,60}")
+SENTENCE = Text(words="one sentence for people", pattern=r"[^\x00-\x1f\x7f]{1,500}")
+MODEL = Text(words="model names", pattern=r"[^\s\x00-\x1f\x7f]{1,200}")
+EXTRA_PATH = Text(words="paths below `/v1` such as `/embeddings`", pattern=r"(?:/[A-Za-z0-9_-]+){1,8}")
+TEMPLATE = Text(
+    words="a path such as `/contacts/{id}`; a `{name}` is a whole segment",
+    pattern=r"(?:/(?:\{[A-Za-z_][A-Za-z0-9_]*\}|(?!\.\.?(?:/|$))[A-Za-z0-9._~@:-]+))+|/",
+)
+ARGUMENT = Text(words="argument names", pattern=r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
+FUNCTION = Text(words="function names", pattern=r"[A-Za-z0-9_.-]{1,128}")
+TOOL = Text(words="`server.tool`", pattern=r"[a-z0-9_-]+\.[^\s*?\x00-\x1f\x7f]{1,200}")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+EFFECTS = tuple(effect.value for effect in Effect)
+SURFACES = tuple(surface.value for surface in Surface)
+
+# What the gateway or HTTP itself writes; an obligation must not replace it.
+GUARDED_HEADERS = frozenset(
+    [
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-api-key",
+    ]
+)
