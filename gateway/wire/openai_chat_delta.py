@@ -166,7 +166,7 @@ def _read_logprobs(value: JSON, index: int, path: Path, reading: Reading) -> Non
 def _read_whole(value: JSON, path: Path, index: int, reading: Reading) -> None:
     if value is None or isinstance(value, (bool, int, float)):
         return
-    if hides_calls({path[-1]: value} if isinstance(path[-1], str) else value):
+    if hides_calls({str(path[-1]): value}):
         raise refused()
     for at, text in leaves.leaves(value, path):
         if is_text(at, text):

@@ -166,7 +166,7 @@ def _argument_key(kind: CallKind) -> str:
 
 
 def _walk(value: JSON, path: Path, parts: list[Part]) -> None:
-    if isinstance(value, (dict, list)) and hides_calls(value):
+    if hides_calls({str(path[-1]): value}):
         raise _unreadable()
     parts.extend(Part(Origin.ASSISTANT, text, at) for at, text in leaves.leaves(value, path) if is_text(at, text))
 
