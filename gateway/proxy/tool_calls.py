@@ -36,6 +36,7 @@ OVER = frozenset(State) - OPEN
 def no_check(arguments: Mapping[str, JSON]) -> str | None:
     """For calls whose arguments have no schema."""
     del arguments
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +96,17 @@ class Exchange:
     record: ExchangeRecord
     began_ns: int
 
-    def note(
-        self, action: Action, effect: str, rule: str, reason: str, *, start_ns: int, held: str | None = None
-    ) -> None:
-        """Add a decision to the record."""
+    def note(self, said: ActionDecision, start_ns: int) -> None:
+        """Add a decision to the record; its times are filled in. `start_ns` is when the question was asked."""
         duration_ns = time.perf_counter_ns() - start_ns
-        waited_ns = duration_ns if held else 0
-        entry = ActionDecision(
-            action.name, effect, rule, reason, held, start_ns - self.began_ns, duration_ns, waited_ns
+        timed = said._replace(
+            started_ns=start_ns - self.began_ns,
+            duration_ns=duration_ns,
+            waited_ns=duration_ns if said.held else 0,
         )
-        self.record.decisions = (*self.record.decisions, entry)
-        self.record.effect, self.record.rule, self.record.reason, self.record.held = effect, rule, reason, held
+        self.record.decisions = (*self.record.decisions, timed)
+        self.record.effect, self.record.rule = said.effect, said.rule
+        self.record.reason, self.record.held = said.reason, said.held
 
 
 class ToolGate:
@@ -168,7 +169,7 @@ class ToolGate:
         if decision.effect is Effect.HOLD:
             return await self._hold(exchange, replace(call, action=action), decision, waiter)
         effect = ALLOWED_FAILED_OPEN if screening.failed_open else Effect.ALLOW.value
-        exchange.note(action, effect, decision.rule, decision.reason, start_ns=start_ns)
+        exchange.note(ActionDecision(action.name, effect, decision.rule, decision.reason), start_ns)
         return Proceed(action=action, edited=bool(screening.edits))
 
     async def _screened(self, exchange: Exchange, call: Call) -> tuple[Action, Screening, Refused | None]:
@@ -222,8 +223,8 @@ class ToolGate:
                 waiter.parked(held, created)
             held = await self.wait(held, waiter)
         finally:
-            effect = Effect.HOLD.value
-            exchange.note(call.action, effect, decision.rule, decision.reason, start_ns=start_ns, held=held.id)
+            said = ActionDecision(call.action.name, Effect.HOLD.value, decision.rule, decision.reason, held.id)
+            exchange.note(said, start_ns)
         return Parked(held=held, created=created)
 
     async def wait(
@@ -278,7 +279,7 @@ class ToolGate:
 
     def _refuse(self, exchange: Exchange, action: Action, refused: Refused) -> Refused:
         self.audit(exchange, action, Effect.DENY.value, refused.rule or refused.code)
-        start_ns = time.perf_counter_ns()
-        exchange.note(action, Effect.DENY.value, refused.rule, refused.reason, start_ns=start_ns)
+        said = ActionDecision(action.name, Effect.DENY.value, refused.rule, refused.reason)
+        exchange.note(said, time.perf_counter_ns())
         exchange.record.error = refused.code
         return refused
