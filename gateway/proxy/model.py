@@ -8,7 +8,9 @@ import orjson
 
 from gateway.core.errors import ClientError
 from gateway.proxy.asgi import respond
-from gateway.proxy.model_exchange import ChatExchange, model_not_found
+from gateway.proxy.model_chat import ChatExchange
+from gateway.proxy.model_exchange import model_not_found
+from gateway.proxy.model_path import PathExchange
 from gateway.proxy.model_upstream import ModelEndpoint
 from gateway.proxy.plane import Request
 from gateway.wire import openai_chat
@@ -58,8 +60,12 @@ class ModelSurface:
             entry = {"id": name, "object": "model", "created": 0, "owned_by": "gateway"}
             await respond(request.send, 200, orjson.dumps(entry))
         else:
-            raise ClientError(
-                "path_not_allowed",
-                "this path is not open to agents; the operator can list it in the bundle",
-                status=404,
-            )
+            path = request.path.removeprefix("/v1")
+            route = self.deps.policy().passthrough(request.caller.agent, method, path)
+            if route is None:
+                raise ClientError(
+                    "path_not_allowed",
+                    "this path is not open to this agent; the operator can list it in the bundle",
+                    status=404,
+                )
+            await PathExchange(self, request, self.endpoint(route), path).run()

@@ -22,7 +22,7 @@ from gateway.wire import openai_chat
 from gateway.wire.openai_chat_answers import error_event
 
 if TYPE_CHECKING:
-    from gateway.proxy.model_exchange import ChatExchange
+    from gateway.proxy.model_chat import ChatExchange
     from gateway.proxy.pool import Response
 
 
@@ -32,7 +32,7 @@ class Relay:
     def __init__(self, chat: ChatExchange, response: Response) -> None:
         self.chat = chat
         self.response = response
-        self.judge = CallJudge(chat.deps, chat.runs, chat.caller, chat.record, chat.began_ns)
+        self.judge = CallJudge(chat.deps, chat.surface.runs, chat.caller, chat.record, chat.began_ns)
         self.guards: list[TextGuard] = []
         agent = chat.caller.agent
         guarded = any(not rule.directions or Direction.RESPONSE in rule.directions for rule in agent.filter_rules)
@@ -97,7 +97,7 @@ class Relay:
         send = self.chat.request.send
         if not self.started:
             self.started = True
-            headers = [*self.chat.headers(self.response, self.judge), (b"content-type", b"text/event-stream")]
+            headers = [*self.chat.headers(self.response, self.judge.held), (b"content-type", b"text/event-stream")]
             headers.append((b"cache-control", b"no-cache"))
             await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data, "more_body": not end})
@@ -114,7 +114,7 @@ class Relay:
             result.denied = result.denied or text.denied
         if self.guards:
             note(chat.record, Direction.RESPONSE, 0, 0, result)
-        chat.give_verdict(self.judge)
+        chat.give_verdict()
         if chat.record.error == "content_denied":
             chat.record.effect = Effect.DENY.value
         choices = [

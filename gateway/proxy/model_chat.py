@@ -1,0 +1,131 @@
+"""Chat Completions, streamed or not."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.core.action import Action, Surface
+from gateway.core.decision import Effect
+from gateway.core.errors import ClientError, UpstreamError
+from gateway.core.exchange import Direction
+from gateway.proxy.asgi import JSON_TYPE, require_json, respond
+from gateway.proxy.model_calls import CallJudge
+from gateway.proxy.model_exchange import ModelExchange, model_not_found
+from gateway.proxy.model_stream import Relay, until_gone
+from gateway.traces.record import Usage
+from gateway.wire import openai_chat
+
+if TYPE_CHECKING:
+    from gateway.policy import ModelRoute
+    from gateway.proxy.pool import Response
+
+
+class ChatExchange(ModelExchange):
+    """One turn of a conversation."""
+
+    streamed = False
+
+    async def serve(self, body: bytes) -> None:
+        require_json(self.request.headers)
+        chat = openai_chat.decode_request(body)
+        self.record.model = chat.model
+        self.streamed = chat.stream
+        self._find_run(chat)
+        route = self._route(chat)
+        chat = self._without_forbidden_tools(chat)
+        edits = (await self.screened(chat.parts, Direction.REQUEST)).edits
+        renamed = route.upstream_model(chat.model)
+        if renamed != chat.model:
+            edits["model",] = renamed
+        # The caller's own bytes, unless a rule or the route rewrote something.
+        sent = openai_chat.rewrite(chat.raw, edits) if edits else chat.body
+        await self.forward(self.surface.endpoint(route), b"/chat/completions", sent, stream=chat.stream)
+
+    async def answer(self, response: Response) -> None:
+        if self.streamed:
+            await self._stream(response)
+        else:
+            await self._whole(response)
+
+    def _find_run(self, chat: openai_chat.ChatRequest) -> None:
+        """An agent that names neither run nor trace is known by how its conversation begins."""
+        if self.request.named:
+            return
+        opening = "\n".join(part.text for part in chat.parts[:2])
+        trace = self.surface.runs.of_conversation(self.caller.agent.name, opening, now=self.record.started_s)
+        self.caller = replace(self.caller, trace_id=trace)
+        self.record.trace_id = trace
+
+    def _route(self, chat: openai_chat.ChatRequest) -> ModelRoute:
+        policy = self.deps.policy()
+        for name in chat.fallback_models:
+            if policy.route(self.caller.agent, name) is None:
+                raise model_not_found(name)
+        route = policy.route(self.caller.agent, chat.model)
+        if route is None:
+            raise model_not_found(chat.model)
+        return route
+
+    def _without_forbidden_tools(self, chat: openai_chat.ChatRequest) -> openai_chat.ChatRequest:
+        """Tools that the provider would run by itself need a rule that allows them; the agent's own tools that it may
+        never use are taken out of the request, so that the model does not propose them."""
+        policy, agent = self.deps.policy(), self.caller.agent
+        for tool in chat.provider_tools:
+            action = Action(surface=Surface.MODEL, server="provider", tool=tool, arguments={})
+            decision = policy.decide(agent, action, self.deps.session(self.caller), now=self.record.started_s)
+            if decision.effect is not Effect.ALLOW:
+                self.record.rule, self.record.reason = decision.rule, decision.reason
+                raise ClientError(
+                    "tool_denied", f"the provider's tool `{tool}` is not allowed: {decision.reason}", status=403
+                )
+        if not agent.strip_denied_tools:
+            return chat
+        refused = []
+        for function in chat.tools:
+            server, tool = policy.resolve_function(function)
+            if not policy.may_use(agent, f"{server}.{tool}", Surface.MODEL):
+                refused.append(function)
+        return openai_chat.read_request(openai_chat.strip_tools(chat.raw, refused)) if refused else chat
+
+    async def _whole(self, response: Response) -> None:
+        raw = await response.read(self.deps.body_bytes_max)
+        answer = openai_chat.decode_response(raw)
+        record = self.record
+        record.response, record.response_type = raw, "application/json"
+        record.model_responded = _word(answer.raw.get("model"))
+        record.response_id = _word(answer.raw.get("id"))
+        record.finish_reasons = tuple(answer.finish_reasons.values())
+        self.count_tokens(answer.usage)
+        judge = CallJudge(self.deps, self.surface.runs, self.caller, record, self.began_ns)
+        verdicts = await judge.judge(answer.calls) if answer.calls else []
+        edits = (await self.screened(answer.parts, Direction.RESPONSE)).edits
+        record.response = openai_chat.replace_calls(answer, verdicts, edits)
+        self.give_verdict()
+        await respond(self.request.send, 200, record.response, [*self.headers(response, judge.held), JSON_TYPE])
+        await judge.settle()
+
+    async def _stream(self, response: Response) -> None:
+        content_type = next((value for name, value in response.headers if name == b"content-type"), b"")
+        if not content_type.lower().startswith(b"text/event-stream"):
+            raise UpstreamError("upstream_protocol", "the model endpoint did not answer with a stream")
+        relay = Relay(self, response)
+        gone = asyncio.ensure_future(until_gone(self.request))
+        try:
+            await relay.run(gone)
+        finally:
+            gone.cancel()
+            self.record.response_type = "application/json"
+            self.record.response = relay.summary()
+
+    def count_tokens(self, usage: openai_chat.Usage | None) -> None:
+        if usage is not None:
+            self.record.usage = Usage(
+                usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+            )
+
+
+def _word(value: object) -> str | None:
+    """An identifier of the upstream, if it is one."""
+    return value if isinstance(value, str) and len(value) <= 128 else None
