@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class EmbeddedRedis:
         self._binary: ServerBinary | None = None
         self._own = StateLock(self._folder.path / "gateway.lock")
         self._child: subprocess.Popen[bytes] | None = None
+        self._busy = threading.Lock()  # `supervise` starts in a thread; `stop` must not pass it half way
         self._stopping = False
         self.pid: int | None = None
 
@@ -75,7 +77,7 @@ class EmbeddedRedis:
             )
         self._stopping = False
         try:
-            self._ensure()
+            self.revive()
         except BaseException:
             self._own.release()
             raise
@@ -84,22 +86,33 @@ class EmbeddedRedis:
     def stop(self) -> None:
         """Stop the server, wait until it is gone, and let the folder go. Nothing to do twice."""
         self._stopping = True
-        if not self._own.held:
-            return
-        try:
-            _ask(self._folder.socket_path(), "SHUTDOWN", "NOSAVE")
-        except (OSError, StoreError):
-            log.warning("the embedded redis did not take SHUTDOWN")
-        if not self.await_death() and self._child is not None:
-            self._child.kill()  # acknowledged writes are on disk: `appendfsync always`
-            self.await_death()
-        self._child = self.pid = None
-        self._folder.clear_socket()
-        self._own.release()
+        with self._busy:
+            if not self._own.held:
+                return
+            try:
+                _ask(self._folder.socket_path(), "SHUTDOWN", "NOSAVE")
+            except (OSError, StoreError):
+                log.warning("the embedded redis did not take SHUTDOWN")
+            gone = self.await_death()
+            if not gone and self._child is not None:
+                self._child.kill()  # acknowledged writes are on disk: `appendfsync always`
+                gone = self.await_death()
+            if gone:
+                self._folder.clear_socket()
+            else:
+                log.error("the embedded redis, pid %s, does not stop; the next gateway will adopt it", self.pid)
+            self.pid = None
+            self._own.release()
 
     def revive(self) -> None:
         """Start the server again if it has died. Blocks until it answers; raises StoreError as `start` does."""
-        self._ensure()
+        with self._busy:
+            try:
+                self._ensure()
+            except OSError as error:  # no room for the log, no more descriptors, the binary is gone
+                raise StoreError(
+                    "store_start_failed", f"the embedded redis cannot be started ({type(error).__name__})"
+                ) from error
 
     async def supervise(self) -> None:
         """Start the server again whenever it dies. Runs until cancelled or stopped; never raises StoreError."""
@@ -133,8 +146,6 @@ class EmbeddedRedis:
     def _ensure(self) -> None:
         """Adopt or start. Blocks until it answers."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        if self._child is not None:
-            self._child.poll()  # reaps it if it is dead
         guard = StateLock(self._folder.path / "server.lock")
         while not guard.take():
             # A server of this folder lives, or is just dying: it holds the lock until its last breath.
@@ -145,6 +156,10 @@ class EmbeddedRedis:
                     "store_start_failed", "a redis of this state folder lives but does not answer; stop it"
                 )
             time.sleep(POLL_S)
+        self._reap()
+        if self._stopping:
+            guard.release()
+            return
         try:
             self._launch(guard)
         finally:
@@ -206,6 +221,12 @@ class EmbeddedRedis:
             log.info("adopted the running redis, pid %s", self.pid)
         return True
 
+    def _reap(self) -> None:
+        # Its locks end a moment before it does. Asking for its status is what lets the system forget it.
+        if self._child is not None:
+            self._child.wait(STOP_TIMEOUT_S)
+            self._child = None
+
     def _answers(self) -> bool:
         try:
             return bool(_ask(self._folder.socket_path(), "PING") == b"PONG")
@@ -217,10 +238,9 @@ class EmbeddedRedis:
         deadline = time.monotonic() + timeout_s
         guard = StateLock(self._folder.path / "server.lock")
         while True:
-            if self._child is not None:
-                self._child.poll()
             if guard.take():
                 guard.release()
+                self._reap()
                 return True
             if time.monotonic() > deadline:
                 return False

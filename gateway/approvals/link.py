@@ -231,6 +231,7 @@ class RedisLink:
             call.future.set_exception(error)
 
     def _lost(self, wire: _Wire) -> None:
+        assert self._loop is not None
         if wire is not self._wire:  # still logging in, or closed by us
             for call in wire.in_flight:
                 self._fail(call, StoreError())
@@ -247,7 +248,7 @@ class RedisLink:
         self._waiting.extendleft(reversed(again))  # before what came later: the order of commands is kept
         if not self._closed:
             log.warning("the connection to redis was lost; %d commands are sent again", len(again))
-            self._connect_soon(self._loop.time() if self._loop else 0.0)
+            self._connect_soon(self._loop.time())
 
     def _check_deadlines(self) -> None:
         assert self._loop is not None

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from gateway.approvals import codec, pages, scripts
 from gateway.approvals.held_action import Claim, Event, HeldAction, Page, Proposal, Verdict
 from gateway.approvals.keys import ID, Keys
@@ -252,12 +254,13 @@ class Queue:
 
     def _check(self, proposal: Proposal) -> None:
         limits = self.limits
-        if len(proposal.arguments) > limits.arguments_bytes_max:
-            raise ClientError(
-                "arguments_too_large",
-                f"arguments of more than {limits.arguments_bytes_max} bytes cannot be held for approval; send less",
-                status=413,
-            )
+        for what, size, most in (
+            ("arguments", len(proposal.arguments), limits.arguments_bytes_max),
+            ("context", len(orjson.dumps(dict(proposal.execution))), limits.execution_bytes_max),
+        ):
+            if size > most:
+                message = f"{what} of more than {most} bytes cannot be held for approval; send less"
+                raise ClientError("arguments_too_large", message, status=413)
         if not 1 <= proposal.terms.quorum <= limits.quorum_max:
             raise ClientError("quorum_too_large", f"a quorum is from 1 to {limits.quorum_max}; change the rule")
         self._check_text(proposal.agent, proposal.reason, proposal.run or "", proposal.tool)
