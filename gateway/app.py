@@ -40,7 +40,6 @@ from gateway.proxy.mcp_surface import McpSurface
 from gateway.proxy.model import ModelSurface
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.pool import Pool, PoolLimits
-from gateway.proxy.runs import Runs
 from gateway.settings import Settings
 from gateway.traces import AuditLog, Recorder, RecorderLimits, Retention, RunStore, TraceStore, attachments
 
@@ -277,13 +276,12 @@ def _recorder(settings: Settings, scanner: Scanner, stack: AsyncExitStack) -> Re
 
 
 def _plane(deps: Deps, link: RedisLink, gateway: Gateway) -> DataPlane:
-    runs = Runs()
     http = HttpSurface(deps)
     return DataPlane(
         deps,
         keyring=lambda: gateway.keyring,
         handlers={
-            "/v1/": ModelSurface(deps, Limiter(link), runs),
+            "/v1/": ModelSurface(deps, Limiter(link)),
             "/mcp/": McpSurface(deps),
             "/tools/": http,
             "/held/": http,

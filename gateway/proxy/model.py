@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.policy import ModelRoute
     from gateway.proxy.deps import Deps
     from gateway.proxy.limits import Limiter
-    from gateway.proxy.runs import Runs
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
@@ -29,10 +28,10 @@ ENDPOINTS_MAX = 1000  # routes of releases that are gone; the next request finds
 class ModelSurface:
     """Handles everything below `/v1/`."""
 
-    def __init__(self, deps: Deps, limiter: Limiter, runs: Runs) -> None:
+    def __init__(self, deps: Deps, limiter: Limiter) -> None:
         self.deps = deps
         self.limiter = limiter
-        self.runs = runs
+        self.runs = deps.runs
         self._endpoints: dict[int, ModelEndpoint] = {}
 
     def endpoint(self, route: ModelRoute) -> ModelEndpoint:
