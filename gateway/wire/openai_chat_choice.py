@@ -206,15 +206,18 @@ def render(entry: Entry, choices: Mapping[int, Choice], head: answers.Head, limi
         choices[index].reason = reason
     if not changes and not cut:
         return entry.event.raw
-    before = [_notice(choice, head, limits) for choice in cut if choice.last is entry and choice.notice]
     assert entry.event.data is not None
     if entry.event.data.rstrip() == b"[DONE]":
+        before = [answers.notice(head, choice.index, _notice(choice, limits)) for choice in cut if choice.notice]
         return b"".join([*before, _late_ending(cut, head), entry.event.raw])
     doc = cast("dict[str, JSON]", leaves.with_values(parse(entry.event.data), changes))
     for path in changes:
         _without_logprobs(doc, path)
+    before = []
     for choice in cut:
-        _cut_calls(doc, choice)
+        text = _notice(choice, limits) if choice.last is entry and choice.notice else ""
+        if not _cut_calls(doc, choice, text) and text:
+            before.append(answers.notice(head, choice.index, text))
     body = b"" if cut and _says_nothing(doc) else sse.with_data(entry.event, leaves.encode(doc))
     return b"".join([*before, body])
 
@@ -233,10 +236,10 @@ def _edits(entry: Entry, choices: Mapping[int, Choice], limits: StreamLimits) ->
     return changes
 
 
-def _notice(choice: Choice, head: answers.Head, limits: StreamLimits) -> bytes:
+def _notice(choice: Choice, limits: StreamLimits) -> str:
     text = f"\n\n{choice.notice}" if choice.released else choice.notice
     choice.note(text, limits)
-    return answers.notice(head, choice.index, text)
+    return text
 
 
 def _late_ending(cut: Sequence[Choice], head: answers.Head) -> bytes:
@@ -256,16 +259,23 @@ def _without_logprobs(doc: dict[str, JSON], path: Path) -> None:
             doc.update(cast("dict[str, JSON]", changed))
 
 
-def _cut_calls(doc: dict[str, JSON], choice: Choice) -> None:
-    """Takes the dropped calls of a choice out of an event (of which this is the only holder)."""
+def _cut_calls(doc: dict[str, JSON], choice: Choice, text: str) -> bool:
+    """Takes the dropped calls of a choice out of an event (of which this is the only holder). An event that opens or
+    continues the message beside ending it gets `text` added: True then, else the text belongs before the event."""
+    added = False
     for position, entry in enumerate(cast("list[JSON]", doc.get("choices") or [])):
         if not isinstance(entry, dict) or choice_index(entry, position) != choice.index:
             continue
         delta = entry.get("delta")
         if isinstance(delta, dict):
             _cut_delta(delta, choice)
+            content = delta.get("content")
+            if text and (delta.get("role") or content) and isinstance(content, str | None):
+                delta["content"] = (content or "") + text
+                added = True
         if entry.get("finish_reason") in _CALL_REASONS and not choice.kept:
             entry["finish_reason"] = choice.reason = "stop"
+    return added
 
 
 def _cut_delta(delta: dict[str, JSON], choice: Choice) -> None:
