@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from gateway.proxy.runs import Runs
 
 RELEASE_LEASE_S = 60.0  # from claim to the bytes on the wire: a stalled client makes it UNKNOWN, never twice
-KNOWN_OBLIGATIONS: frozenset[str] = frozenset()
-"""Obligations that this surface can fulfil. Anything else denies."""
 
 
 class CallJudge:
@@ -76,7 +74,7 @@ class CallJudge:
             return self._deny(name, *refusal, start_ns)
         now = self._deps.clock()
         decision = policy.decide(self._caller.agent, action, self._deps.session(self._caller), now=now)
-        if any(obligation.kind not in KNOWN_OBLIGATIONS for obligation in decision.obligations):
+        if decision.obligations and not executes:  # there is no request of ours in which to fulfil one
             return self._deny(
                 name, decision.rule, "the rule asks for what cannot be done with a model's call", start_ns
             )
