@@ -143,12 +143,23 @@ def read_stream(body: bytes) -> list[ChatCompletionChunk]:
 
 
 def accumulate(body: bytes) -> ChatCompletion:
-    """The answer as the SDK's own accumulator builds it, each chunk checked against the SDK's types."""
-    state = ChatCompletionStreamState()
+    """The answer as the SDK's own accumulator builds it. Raises what the SDK raises for an end such as
+    `content_filter`."""
+    return _state(body).get_final_completion()
+
+
+def snapshot(body: bytes) -> ChatCompletion:
+    """The same without the SDK's judgement of the end."""
+    return _state(body).current_completion_snapshot
+
+
+def _state(body: bytes) -> ChatCompletionStreamState[Any]:
+    """Each chunk is checked against the SDK's types."""
+    state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
     for chunk in read_stream(body):
         ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True))
         state.handle_chunk(chunk)
-    return state.get_final_completion()
+    return state
 
 
 def read_answer(body: bytes) -> ChatCompletion:
