@@ -84,7 +84,7 @@ class RunStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def runs(  # noqa: PLR0913 - filters, each named at every call
+    def runs(
         self,
         *,
         limit: int = 50,

@@ -35,7 +35,8 @@ class Attempt(NamedTuple):
 
 
 class ActionDecision(NamedTuple):
-    """What policy said about one action. `held` is the held action's id, `waited_ns` the inline wait for people."""
+    """What policy said about one action. `held` is the held action's id; `duration_ns` ends with the inline
+    wait for people, which took `waited_ns` of it."""
 
     action: str
     effect: str
@@ -118,11 +119,9 @@ class ExchangeRecord:
 
 def is_notable(record: ExchangeRecord) -> bool:
     """Whether content is kept whatever the sampling says: errors, denials, holds, and what passed a failed guard."""
-    return (
-        record.effect != "allow"
-        or record.error is not None
-        or record.held is not None
-        or record.status >= 400
-        or any(attempt.error is not None for attempt in record.attempts)
-        or any(decision.effect != "allow" for decision in record.decisions)
-    )
+    if record.effect != "allow" or record.error is not None or record.held is not None or record.status >= 400:
+        return True
+    for decision in record.decisions:
+        if decision.effect != "allow":
+            return True
+    return any(attempt.error is not None for attempt in record.attempts) if record.attempts else False

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+DAY_S: Final = 86_400
 PRUNE_ROWS: Final = 500  # some milliseconds of lock
 
 
@@ -16,14 +17,17 @@ class Retention:
     """Content goes before metadata, so that counts and verdicts outlive texts. `bytes_max` is about live data: at the
     limit the oldest content goes first, then the oldest metadata; the file itself keeps its pages for what comes."""
 
-    content_s: float = 14 * 86_400
-    metadata_s: float = 56 * 86_400
+    content_days: float = 14
+    metadata_days: float | None = None  # four times as long as content unless said otherwise
     bytes_max: int = 5_000_000_000
 
 
 def forget(connection: sqlite3.Connection, retention: Retention, *, now: float) -> int:
     """Forget one batch of what is too old or too much. Returns how many rows went; 0 means done."""
-    gone = _content(connection, now - retention.content_s) or _metadata(connection, now - retention.metadata_s)
+    content_days, metadata_days = retention.content_days, retention.metadata_days
+    if metadata_days is None:
+        metadata_days = 4 * content_days
+    gone = _content(connection, now - content_days * DAY_S) or _metadata(connection, now - metadata_days * DAY_S)
     if gone or _live_bytes(connection) <= retention.bytes_max:
         return gone
     forever = float("inf")

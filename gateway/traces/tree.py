@@ -109,7 +109,7 @@ def _decided(parent: str, index: int, decision: ActionDecision) -> Iterator[Step
             span=_derived(parent, StepKind.HOLD, index),
             parent=span,
             name=f"hold {decision.action}",
-            started_ns=decision.started_ns + decision.duration_ns,
+            started_ns=decision.started_ns + decision.duration_ns - decision.waited_ns,
             duration_ns=decision.waited_ns,
             source=decision,
             effect="hold",
