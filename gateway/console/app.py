@@ -1,0 +1,58 @@
+"""The console as one Starlette app, for a listener that agents do not reach."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from gateway.console.deps import ConsoleDeps
+from gateway.console.desk import Desk, SignInRequiredError
+from gateway.console.guard import Guard
+from gateway.console.inbox import Inbox
+from gateway.console.live import Live
+from gateway.console.runs import Runs
+from gateway.console.sign_in import SignIn
+from gateway.core.errors import GatewayError
+
+
+def console_app(deps: ConsoleDeps) -> Starlette:
+    """The pages and the JSON API. `app.state.live.close()` ends open event streams; call it when the server stops."""
+    desk = Desk(deps)
+    live = Live(desk)
+    routes = [
+        Route("/", _home, methods=["GET"]),
+        Route("/healthz", _healthy, methods=["GET"]),
+        Route("/static/{digest}/{name}", desk.assets.serve, methods=["GET"]),
+        *SignIn(desk).routes(),
+        *Inbox(desk).routes(),
+        *Runs(desk).routes(),
+        *live.routes(),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, hosts=deps.hosts, secure=deps.secure)],
+        exception_handlers={
+            GatewayError: desk.on_gateway_error,
+            HTTPException: desk.on_http_error,
+            SignInRequiredError: desk.on_sign_in_required,
+            Exception: desk.on_crash,
+        },
+    )
+    app.router.redirect_slashes = False
+    app.state.live = live
+    return app
+
+
+async def _home(request: Request) -> Response:
+    del request
+    return RedirectResponse("/approvals", status_code=303)
+
+
+async def _healthy(request: Request) -> Response:
+    """Whether this process answers. Whether it is ready is the data plane's `/readyz`."""
+    del request
+    return PlainTextResponse("ok\n")
