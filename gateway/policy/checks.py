@@ -159,7 +159,7 @@ class _Tools:
             name: None if at.value is INVALID else tuple(at.get("operations", ()))
             for name, at in parts.bundle.get("http_tools", {}).items()
         }
-        self._servers = (*parts.bundle.get("servers", {}), *self._operations, LOCAL_SERVER)
+        self._servers = tuple(dict.fromkeys((*parts.bundle.get("servers", {}), *self._operations, LOCAL_SERVER)))
 
     def check(self, glob: str, place: Place, found: str = "") -> None:
         """Report a tool or glob that can never match."""

@@ -63,9 +63,10 @@ class Truth(Enum):
 
 
 class ConditionError(Exception):
-    """A condition that cannot be used. `mistakes` are (line, column, message), counted from 1 in its own text."""
+    """A condition that cannot be used. `mistakes` are (line, column, what was found, hint); places count from 1 in its
+    own text."""
 
-    def __init__(self, mistakes: tuple[tuple[int, int, str], ...]) -> None:
+    def __init__(self, mistakes: tuple[tuple[int, int, str, str], ...]) -> None:
         super().__init__(mistakes)
         self.mistakes = mistakes
 
@@ -180,13 +181,13 @@ def _environment(names: tuple[str, ...]) -> Any:
 def compile_condition(text: str) -> Condition:
     """Compile and type-check. Raises ConditionError unless the result is certain to be true or false."""
     if len(text) > CONDITION_CHARACTERS_MAX:
-        raise ConditionError(((1, 1, f"more than {CONDITION_CHARACTERS_MAX} characters"),))
+        raise ConditionError(((1, 1, f"more than {CONDITION_CHARACTERS_MAX} characters", ""),))
     try:
         expression = environment().compile(text)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ConditionError(_mistakes(str(error))) from None
     if not expression.return_type() == cel.Type.BOOL:
-        raise ConditionError(((1, 1, f"an expression that gives {_named(expression.return_type())}"),))
+        raise ConditionError(((1, 1, f"an expression that gives {_named(expression.return_type())}", ""),))
     try:
         expression = _environment(_STATIC).compile(text)
         static = True
@@ -199,15 +200,15 @@ def _named(kind: Any) -> str:
     return "a value of unknown type (compare it: `== true`)" if kind == cel.Type.DYN else str(kind.name()).lower()
 
 
-def _mistakes(message: str) -> tuple[tuple[int, int, str], ...]:
+def _mistakes(message: str) -> tuple[tuple[int, int, str, str], ...]:
     """CEL's errors with their places; the words of the parser are kept, its internals are not."""
     found = []
     for line, column, text in _ERROR.findall(message):
         undeclared = _UNDECLARED.search(text)
         if undeclared:
             name = undeclared[1]
-            words = f"`{name}`, which is no variable or function{did_you_mean(name, VARIABLES)}"
+            words, hint = f"`{name}`, which is no variable or function", did_you_mean(name, VARIABLES)
         else:
-            words = re.sub(r"\s*expecting \{.*", "", text).strip()
-        found.append((int(line), int(column), words.removeprefix("found ")[:200]))
-    return tuple(found[:5]) or ((1, 1, "an expression that CEL cannot read"),)
+            words, hint = re.sub(r"\s*expecting \{.*", "", text).strip(), ""
+        found.append((int(line), int(column), words.removeprefix("found ")[:200], hint))
+    return tuple(found[:5]) or ((1, 1, "an expression that CEL cannot read", ""),)

@@ -21,9 +21,14 @@ _UNSET = "http://unset.invalid"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _AUTHORITY = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
-GLOB = Text(words="globs (`*` any run of characters, `?` one)", pattern=r"[^\s\x00-\x1f\x7f]{1,200}")
+GLOB = Text(
+    words="a glob (`*` any run of characters, `?` one)",
+    many="globs (`*` any run of characters, `?` one)",
+    pattern=r"[^\s\x00-\x1f\x7f]{1,200}",
+)
 TOOL_GLOB = Text(
-    words="globs on `server.tool`, such as `bank.*`",
+    words="a glob on `server.tool`, such as `bank.*`",
+    many="globs on `server.tool`, such as `bank.*`",
     pattern=r"\*|[A-Za-z0-9_*?-]+\.[^\s\x00-\x1f\x7f]{1,200}|\*[^\s\x00-\x1f\x7f]{1,200}",
 )
 
@@ -120,8 +125,8 @@ class ConditionText:
         try:
             return At(compile_condition(str(node.scalar)), node.place)
         except ConditionError as error:
-            for line, column, message in error.mistakes:
-                page.problems.add(_within(node, page, line, column), message, "a condition that is true or false")
+            for line, column, found, hint in error.mistakes:
+                page.problems.add(_within(node, page, line, column), found, "a condition that is true or false", hint)
             return At(None, node.place)
 
     def schema(self) -> dict[str, Any]:

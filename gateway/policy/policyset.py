@@ -241,18 +241,9 @@ class PolicySet:
         )
 
     def _plan(self, agent: AgentView, server: str, tool: str, surface: Surface) -> Plan:
-        name = f"{server}.{tool}"
-        fixed: dict[str, Any] = {
-            "action.name": name,
-            "action.server": server,
-            "action.tool": tool,
-            "action.surface": surface.value,
-            "agent.name": agent.name,
-            "agent.groups": sorted(agent.groups),
-            "agent.owner": agent.owner or "",
-        }
+        fixed = known_facts(agent, server, tool, surface)
         facts = Facts(fixed, {}, {}, 0.0)
-        layers = tuple(_layer(policy, name, surface, facts) for policy in agent.layers)
+        layers = tuple(_layer(policy, fixed["action.name"], surface, facts) for policy in agent.layers)
         settled = not any(layer.rules for layer in layers)
         decision = combine((layer.fallback for layer in layers), self.release) if settled else None
         plan = Plan(layers, fixed, decision)
@@ -260,6 +251,19 @@ class PolicySet:
             agent._plans.clear()
         agent._plans[(server, tool, surface)] = plan
         return plan
+
+
+def known_facts(agent: AgentView, server: str, tool: str, surface: Surface) -> dict[str, Any]:
+    """What conditions may ask about agent and action: the same for every call of the tool."""
+    return {
+        "action.name": f"{server}.{tool}",
+        "action.server": server,
+        "action.tool": tool,
+        "action.surface": surface.value,
+        "agent.name": agent.name,
+        "agent.groups": sorted(agent.groups),
+        "agent.owner": agent.owner or "",
+    }
 
 
 def _layer(policy: Policy, name: str, surface: Surface, facts: Facts) -> Layer:

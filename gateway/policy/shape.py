@@ -70,6 +70,7 @@ class Text:
     """Text, bounded by a pattern or a table of choices. `secret` values are never quoted in a problem."""
 
     words: str = "text"
+    many: str = ""
     pattern: str = r"[^\x00-\x1f\x7f]+"
     choices: tuple[str, ...] = ()
     secret: bool = False
@@ -147,7 +148,7 @@ class ListOf:
 
     @property
     def words(self) -> str:
-        return f"a list of {self.item.words}"
+        return f"a list of {getattr(self.item, 'many', '') or self.item.words}"
 
     def read(self, node: Node, page: Page) -> At:
         if node.kind != LIST:

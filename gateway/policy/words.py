@@ -10,21 +10,25 @@ ABSTAIN = "abstain"
 RESERVED_RULES = ("default", "condition_error", "conflicting_groups")
 """Rule ids that the gateway itself writes into decisions."""
 
-NAME = Text(words="names (lowercase letters, digits, single `-` or `_`)", pattern=r"[a-z0-9]+(?:[_-][a-z0-9]+){0,20}")
+NAME = Text(
+    many="names",
+    words="a name (lowercase letters, digits, single `-` or `_`)",
+    pattern=r"[a-z0-9]+(?:[_-][a-z0-9]+){0,20}",
+)
 SERVER_NAME = Text(words=NAME.words, pattern=NAME.pattern, reserved=(LOCAL_SERVER,))
 RULE_ID = Text(words=NAME.words, pattern=NAME.pattern, reserved=RESERVED_RULES)
-PERSON = Text(words="names", pattern=r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+PERSON = Text(many="names", words="a name", pattern=r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 VARIABLE = Text(words="the name of an environment variable", pattern=r"[A-Z_][A-Z0-9_]{0,99}", secret=True)
 HEADER = Text(words="the name of a header", pattern=r"[A-Za-z0-9-]{1,60}")
 SENTENCE = Text(words="one sentence for people", pattern=r"[^\x00-\x1f\x7f]{1,500}")
-MODEL = Text(words="model names", pattern=r"[^\s\x00-\x1f\x7f]{1,200}")
-EXTRA_PATH = Text(words="paths below `/v1` such as `/embeddings`", pattern=r"(?:/[A-Za-z0-9_-]+){1,8}")
+MODEL = Text(many="model names", words="a model name", pattern=r"[^\s\x00-\x1f\x7f]{1,200}")
+EXTRA_PATH = Text(many="paths", words="a path below `/v1` such as `/embeddings`", pattern=r"(?:/[A-Za-z0-9_-]+){1,8}")
 TEMPLATE = Text(
     words="a path such as `/contacts/{id}`; a `{name}` is a whole segment",
     pattern=r"(?:/(?:\{[A-Za-z_][A-Za-z0-9_]*\}|(?!\.\.?(?:/|$))[A-Za-z0-9._~@:-]+))+|/",
 )
-ARGUMENT = Text(words="argument names", pattern=r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
-FUNCTION = Text(words="function names", pattern=r"[A-Za-z0-9_.-]{1,128}")
+ARGUMENT = Text(many="argument names", words="an argument name", pattern=r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,99}")
+FUNCTION = Text(words="a function name", pattern=r"[A-Za-z0-9_.-]{1,128}")
 TOOL = Text(words="`server.tool`", pattern=r"[a-z0-9_-]+\.[^\s*?\x00-\x1f\x7f]{1,200}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EFFECTS = tuple(effect.value for effect in Effect)
