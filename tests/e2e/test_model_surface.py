@@ -76,8 +76,14 @@ def test_sync_sdk_gets_the_answer_and_each_side_only_its_own_credential(
 
 
 def test_unguarded_bodies_are_forwarded_byte_for_byte(gateway: Running, upstream: ModelUpstream) -> None:
-    body = b'{ "messages":[{"content":"caf\\u00e9 \xc3\xa9","role":"user"}],\n "x_unknown": {"a":[1, 2.50]}, "model":"demo-a"}'
-    answer = b'{"choices": [ {"index":0,"message":{"content":"\\u00e9","role":"assistant"},"finish_reason":"stop"}], "z":1.0}'
+    body = (
+        b'{ "messages":[{"content":"caf\\u00e9 \xc3\xa9","role":"user"}],\n'
+        b' "x_unknown": {"a":[1, 2.50]}, "model":"demo-a"}'
+    )
+    answer = (
+        b'{"choices": [ {"index":0,"message":{"content":"\\u00e9","role":"assistant"},'
+        b'"finish_reason":"stop"}], "z":1.0}'
+    )
     upstream.on("demo-a", whole(answer))
     response = post(gateway, body)
     assert upstream.seen[-1].body == body
@@ -162,9 +168,13 @@ def test_allowed_call_passes_unchanged_denied_one_never_reaches_the_agent(
 def test_calls_of_every_choice_are_decided(gateway: Running, upstream: ModelUpstream) -> None:
     body = completion()
     body["choices"] = [
-        {"index": n, "message": {"role": "assistant", "content": None, "tool_calls": [function_call("shell", {"n": n})]},
-         "finish_reason": "tool_calls"} for n in range(3)
-    ]  # fmt: skip
+        {
+            "index": n,
+            "message": {"role": "assistant", "content": None, "tool_calls": [function_call("shell", {"n": n})]},
+            "finish_reason": "tool_calls",
+        }
+        for n in range(3)
+    ]
     upstream.on("demo-c", whole(body))
     answer = post(gateway, ask("demo-c", n=3)).json()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["stop"] * 3
