@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GatewayError as error:
         print(error.message, file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `gateway policy schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 
@@ -45,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gateway",
         description="A guardrail and human-in-the-loop gateway between AI agents and what they call.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
     )
     parser.add_argument("--version", action="version", version=f"gateway {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
@@ -182,23 +185,28 @@ def _revoke(options: argparse.Namespace) -> int:
     return 0
 
 
+def _kinds() -> Collection[str]:
+    from gateway.filters import KINDS
+
+    return KINDS
+
+
 def _policy_check(options: argparse.Namespace) -> int:
     from gateway.policy import commands
 
-    return commands.check(_settings(options.bundle).bundle, environment=os.environ)
+    return commands.check(_settings(options.bundle).bundle, environment=os.environ, known_kinds=_kinds())
 
 
 def _policy_test(options: argparse.Namespace) -> int:
     from gateway.policy import commands
 
-    return commands.test(_settings(options.bundle).bundle, environment=os.environ)
+    return commands.test(_settings(options.bundle).bundle, environment=os.environ, known_kinds=_kinds())
 
 
 def _policy_schema(options: argparse.Namespace) -> int:
     from gateway.policy import commands
 
-    del options
-    return commands.schema()
+    return commands.schema(options.kind)
 
 
 def _policy_explain(options: argparse.Namespace) -> int:
