@@ -2,7 +2,8 @@
 
 Sans-IO: bytes of the upstream in, outputs out. Every event stands in one queue and leaves it in its turn, when each of
 its texts is settled and the calls it belongs to are decided. So the order of events is the upstream's, also between
-choices: while the calls of one choice wait for their verdict, what came later waits behind them.
+choices: while the calls of one choice are withheld, what came later waits behind them, and while a verdict is awaited
+nothing more is read.
 
 The verdicts and the bytes do not depend on how the stream was cut into chunks.
 """
@@ -68,6 +69,10 @@ class ChatStreamGuard:
         self._head: answers.Head | None = None
         self._pending: list[bytes] = []
         self._outputs: list[Output] = []
+        self._backlog: deque[sse.Event] = deque()
+        self._backlog_bytes = 0
+        self._asking: set[int] = set()
+        self._closed = False
         self._denied: tuple[FilterRule, int] | None = None
         self._done = False
         self.ended = False
@@ -85,15 +90,16 @@ class ChatStreamGuard:
         return {index: "".join(choice.released) for index, choice in self._choices.items()}
 
     def feed(self, data: bytes) -> list[Output]:
-        """Takes the next bytes of the upstream."""
+        """Takes the next bytes of the upstream. Between a `Decide` and its `resolve` they are only kept."""
         if self.ended:
             return []
-        for event in self._parser.feed(data):
-            self._event(event)
-            if self.ended:
-                return self._take()
-        if self._parser.overflow:
-            self._fail("stream_limit")
+        events = self._parser.feed(data)
+        if self._asking:
+            self._backlog_bytes += len(data) + _OVERHEAD_BYTES * len(events)
+            if self._backlog_bytes > self._limits.withheld_bytes_max:
+                self._fail("stream_limit")
+        self._backlog.extend(events)
+        self._run()
         return self._take()
 
     def resolve(self, choice: int, verdicts: Sequence[CallVerdict]) -> list[Output]:
@@ -101,24 +107,42 @@ class ChatStreamGuard:
         if self.ended:
             return []
         self._choices[choice].resolve(verdicts)
+        self._asking.discard(choice)
         for entry in self._queue:
             entry.waits.discard(choice)
         try:
             self._flush()
         except GatewayError as error:
             self._fail(error.code)
+        self._run()
         return self._take()
 
     def finish(self) -> list[Output]:
         """The upstream has closed. Without `[DONE]` before, the stream was cut off and fails."""
         if self.ended:
             return []
-        rest = self._parser.finish()
-        if rest is not None and (rest.data is None or rest.data.rstrip() == b"[DONE]"):
-            self._event(rest)
-        if not self._done:
-            self._fail("upstream_truncated")
+        self._closed = True
+        self._run()
         return self._take()
+
+    def _run(self) -> None:
+        """Reads events until a verdict is needed: what comes after must not overtake it, or the bytes that leave would
+        depend on how much had arrived by then."""
+        while self._backlog:
+            if self._asking or self.ended:
+                return
+            self._event(self._backlog.popleft())
+        if self._asking or self.ended:
+            return
+        self._backlog_bytes = 0
+        if self._parser.overflow:
+            self._fail("stream_limit")
+        elif self._closed:
+            rest = self._parser.finish()
+            if rest is not None and (rest.data is None or rest.data.rstrip() == b"[DONE]"):
+                self._event(rest)
+            if not self._done:
+                self._fail("upstream_truncated")
 
     def _event(self, event: sse.Event) -> None:
         try:
@@ -250,6 +274,7 @@ class ChatStreamGuard:
         if self.ended or state.asked or not state.calls:
             return
         state.asked = True
+        self._asking.add(index)
         self._drain()
         self._outputs.append(Decide(index, state.proposed()))
 
@@ -325,6 +350,7 @@ class ChatStreamGuard:
         self._drain()
         self._pending.clear()
         self._queue.clear()
+        self._backlog.clear()
         self._channels.clear()
         self.ended = True
         self._outputs.append(output)

@@ -93,21 +93,17 @@ def test_custom_and_legacy_calls_are_withheld_too() -> None:
         event({}, "function_call", index=1),
         DONE,
     ]
-    guard = ChatStreamGuard(None)
-    asked = [output for chunk in stream for output in guard.feed(chunk)]
-    assert all(isinstance(output, Decide) for output in asked)
-    calls = [each for output in asked if isinstance(output, Decide) for each in output.calls]
+    sent, told = drive(ChatStreamGuard(None), stream, refuse("sql", "old"))
+    calls = [each for output in told if isinstance(output, Decide) for each in output.calls]
     assert [(each.choice, each.index, each.kind, each.name, each.arguments) for each in calls] == [
         (0, 0, CallKind.CUSTOM, "sql", {"input": "select 1"}),
         (1, -1, CallKind.LEGACY, "old", {"x": 1}),
     ]
-    assert guard.resolve(1, [CallVerdict(False, "no old")]) == []
-    released = guard.resolve(0, [CallVerdict(False, "no sql")])
-    assert isinstance(released[0], Release)
-    completion = accumulate(released[0].data)
-    assert [choice.message.content for choice in completion.choices] == ["no sql", "no old"]
+    completion = accumulate(sent)
+    assert [choice.message.content for choice in completion.choices] == ["NOT EXECUTED: sql", "NOT EXECUTED: old"]
     assert [choice.finish_reason for choice in completion.choices] == ["stop", "stop"]
-    assert b"select" not in released[0].data
+    assert b"select" not in sent
+    assert drive(ChatStreamGuard(None), stream)[0] == b"".join(stream)
 
 
 def test_choices_are_decided_one_by_one_and_order_is_kept() -> None:
@@ -115,10 +111,12 @@ def test_choices_are_decided_one_by_one_and_order_is_kept() -> None:
     second = [*call(0, "read", "{}", index=1), event({}, "tool_calls", index=1)]
     mixed = [piece for pair in zip(first, second, strict=True) for piece in pair]
     guard = ChatStreamGuard(None)
-    asked = [output for chunk in [*mixed, DONE] for output in guard.feed(chunk)]
-    assert [output.choice for output in asked if isinstance(output, Decide)] == [0, 1]
-    assert guard.resolve(1, [CallVerdict(True)]) == []
-    assert guard.resolve(0, [CallVerdict(True)]) == [Release(b"".join([*mixed, DONE]))]
+    assert [type(output) for output in guard.feed(b"".join([*mixed, DONE]))] == [Decide]
+    released, asked = guard.resolve(0, [CallVerdict(True)])
+    assert isinstance(released, Release)
+    assert isinstance(asked, Decide)
+    assert (released.data, asked.choice) == (mixed[0], 1)
+    assert guard.resolve(1, [CallVerdict(True)]) == [Release(b"".join([*mixed[1:], DONE]))]
 
 
 def test_whole_answer_in_one_event_is_taken_apart() -> None:
@@ -242,9 +240,21 @@ def test_verdicts_must_match_the_calls_and_come_once() -> None:
         guard.resolve(0, [CallVerdict(True)] * 2)
 
 
-def test_verdict_after_a_failure_releases_nothing() -> None:
+def test_nothing_that_comes_later_overtakes_a_verdict() -> None:
     guard = ChatStreamGuard(None)
     decide(guard, TWO_CALLS[:-1])
-    assert [type(output) for output in guard.feed(b"data: {\n\n")] == [Failed]
+    assert guard.feed(b"data: {\n\n") == []
+    assert guard.finish() == []
+    released, failed = guard.resolve(0, [CallVerdict(True)] * 2)
+    assert released == Release(b"".join(TWO_CALLS[:-1]))
+    assert isinstance(failed, Failed)
+    assert failed.code == "upstream_protocol"
+
+
+def test_what_is_kept_while_a_verdict_is_awaited_is_bounded() -> None:
+    guard = ChatStreamGuard(None, limits=StreamLimits(withheld_bytes_max=5000))
+    decide(guard, TWO_CALLS[:-1])
+    outputs = [output for _ in range(20) for output in guard.feed(event({}, None))]
+    assert [output.code for output in outputs if isinstance(output, Failed)] == ["stream_limit"]
     assert guard.resolve(0, [CallVerdict(True)] * 2) == []
     assert guard.finish() == []
