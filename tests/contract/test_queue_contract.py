@@ -1,16 +1,18 @@
-"""What the queue promises, on every server that it runs on: the embedded one and Debian's redis-server."""
+"""What the queue promises, on every server that it runs on, and when every transition is sent twice."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.approvals import scripts
+from gateway.approvals.endpoint import parse_url
 from gateway.approvals.held_action import Claim, HeldAction, Proposal, Verdict, Vote
-from gateway.approvals.link import RedisLink, connect
+from gateway.approvals.link import Arg, RedisLink, Script
 from gateway.approvals.queue import Queue
 from gateway.approvals.queue_limits import QueueLimits
 from gateway.core.decision import ApprovalTerms
@@ -21,28 +23,46 @@ from tests.servers import DEBIAN_REDIS, Throwaway, throwaway
 
 NOW = 1_800_000_000.0
 STAFF = ("approvers",)
-SERVERS = [
-    pytest.param(None, id="embedded"),
-    pytest.param(DEBIAN_REDIS, id="debian", marks=pytest.mark.skipif(DEBIAN_REDIS is None, reason="no redis-server")),
+NEEDS_DEBIAN = pytest.mark.skipif(DEBIAN_REDIS is None, reason="no redis-server on this machine")
+
+
+class StutteringLink(RedisLink):
+    """Sends every transition twice, as a link does whose connection died before the answer: nothing may differ."""
+
+    async def script(
+        self, script: Script, keys: Sequence[str], args: Sequence[Arg], *, idempotent: bool = False
+    ) -> Any:
+        assert idempotent
+        if script is not scripts.TIDY:  # it answers what it did, and the second time there is nothing to do
+            await super().script(script, keys, args, idempotent=idempotent)
+        return await super().script(script, keys, args, idempotent=idempotent)
+
+
+SETUPS = [
+    pytest.param((None, RedisLink), id="embedded"),
+    pytest.param((DEBIAN_REDIS, RedisLink), id="debian", marks=NEEDS_DEBIAN),
+    pytest.param((None, StutteringLink), id="sent-twice"),
 ]
 Scenario = Callable[[Queue], Coroutine[Any, Any, None]]
 Play = Callable[..., None]
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[Throwaway]:
-    with throwaway(request.param) as running:
-        yield running
+@pytest.fixture(scope="module", params=SETUPS)
+def setup(request: pytest.FixtureRequest) -> Iterator[tuple[Throwaway, type[RedisLink]]]:
+    binary, link = request.param
+    with throwaway(binary) as running:
+        yield running, link
 
 
 @pytest.fixture
-def play(server: Throwaway) -> Play:
+def play(setup: tuple[Throwaway, type[RedisLink]]) -> Play:
     """Runs a scenario against an empty queue."""
+    server, link_type = setup
     server.flush()
 
     def run(scenario: Scenario, **limits: int) -> None:
         async def main() -> None:
-            link = connect(server.url)
+            link = link_type(parse_url(server.url))
             queue = Queue(link, limits=QueueLimits(**limits))
             try:
                 async with asyncio.timeout(30):
