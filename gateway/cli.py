@@ -89,8 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         _command(verbs, word, text, call).add_argument(
             "--bundle", type=Path, metavar="DIR", help="default: GATEWAY_BUNDLE"
         )
-    _command(
-        verbs, "schema", "print the JSON Schema with which an editor completes and checks policies", _policy_schema
+    schema = _command(verbs, "schema", "print the JSON Schema for editors", _policy_schema)
+    schema.add_argument(
+        "kind", nargs="?", choices=("bundle", "policy", "tests"), help="one kind of file (default: all)"
     )
     explain = _command(verbs, "explain", "which rules match one call, and why", _policy_explain)
     explain.add_argument("--agent", required=True)
