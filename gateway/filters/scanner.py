@@ -1,0 +1,164 @@
+"""The scanner: text in, findings out, remembered by content.
+
+One scanner serves the process: it is thread-safe, and reading the same text again (agents send the whole conversation
+on every turn) costs a hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.core.errors import FilterError
+from gateway.core.exchange import Finding
+from gateway.filters.cutting import WINDOW
+from gateway.filters.detection import Detection
+from gateway.filters.folding import fold
+from gateway.filters.formats import FORMATS
+from gateway.filters.inspection import Inspection
+from gateway.filters.personal import PERSONAL
+
+CHARACTERS_MAX = 32_000_000
+"""Bodies are capped far below this; a text beyond it is refused, not skipped."""
+CACHE_BYTES_MAX = 16 << 20
+"""About 60,000 remembered texts."""
+_REMEMBER_FROM = 2048
+"""Characters. Inspecting a shorter text without findings costs no more than hashing it."""
+_ENTRY_BYTES, _FINDING_BYTES = 260, 180  # measured: key, slots of the dictionary, tuple; one Finding
+_BREATHE_CHARACTERS = 16 * WINDOW
+"""Between two breaths of the event loop: 0.3 ms of text without findings, a few ms of nothing but findings."""
+
+Findings = tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class ScanCounts:
+    """What the scanner did since it was made; read by metrics."""
+
+    scanned: int = 0
+    scanned_characters: int = 0
+    from_cache: int = 0
+    failed: int = 0
+
+
+class Scanner:
+    """All built-in filters over a text. `warm()` loads them (0.3 s); so does the first text."""
+
+    def __init__(self, *, cache_bytes_max: int = CACHE_BYTES_MAX) -> None:
+        self._detection: Detection | None = None
+        self._loading = threading.Lock()
+        self._cache: OrderedDict[bytes, Findings] = OrderedDict()
+        self._cache_lock = threading.Lock()
+        self._cache_bytes = 0
+        self._cache_bytes_max = cache_bytes_max
+        self.counts = ScanCounts()
+
+    @property
+    def detection(self) -> Detection:
+        """The detectors. Raises FilterError `filter_broken` when they cannot be loaded or do not work."""
+        if self._detection is None:
+            with self._loading:
+                if self._detection is None:
+                    self._detection = Detection()
+        return self._detection
+
+    def warm(self) -> None:
+        """Load everything that is loaded at first use. Blocks; run it in a thread while other things start."""
+        self.detection  # noqa: B018 - builds it
+
+    def scan(self, text: str) -> Findings:
+        """All findings in order, not overlapping; offsets are code points of `text`. Raises FilterError."""
+        if len(text) <= WINDOW and text.isascii() and not self.detection.touches(text.encode()):
+            self._count(text)
+            return ()
+        key = self._key(text)
+        known = self._recall(key)
+        if known is not None:
+            return known
+        found = tuple(self._whole(text))
+        self._remember(key, found)
+        return found
+
+    async def scan_long(self, text: str) -> Findings:
+        """The same for a text of any length, letting the event loop breathe. Raises FilterError."""
+        key = self._key(text)
+        known = self._recall(key)
+        if known is not None:
+            return known
+        found: list[Finding] = []
+        breathed = 0
+        for finding, at in self._steps(text):
+            found.extend(finding)
+            if at - breathed >= _BREATHE_CHARACTERS or len(finding) > 50:
+                breathed = at
+                await asyncio.sleep(0)
+        result = tuple(found)
+        self._remember(key, result)
+        return result
+
+    def _whole(self, text: str) -> Iterator[Finding]:
+        for found, _ in self._steps(text):
+            yield from found
+
+    def _steps(self, text: str) -> Iterator[tuple[list[Finding], int]]:
+        self._count(text)
+        if len(text) > CHARACTERS_MAX:
+            raise FilterError("filter_too_large", "the text is too long to be inspected; send it in parts")
+        try:
+            yield from self._walk(text)
+        except FilterError:
+            self.counts.failed += 1
+            raise
+
+    def _walk(self, text: str) -> Iterator[tuple[list[Finding], int]]:
+        folded, origins = fold(text)
+        inspection = Inspection(self.detection)
+        at = 0
+        while at < len(folded):
+            step = inspection.step(folded, at, final=True)
+            assert step is not None
+            found, at = step
+            yield (found if origins is None else [to_origin(f, origins) for f in found]), at
+
+    def _count(self, text: str) -> None:
+        self.counts.scanned += 1
+        self.counts.scanned_characters += len(text)
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def _recall(self, key: bytes) -> Findings | None:
+        with self._cache_lock:
+            known = self._cache.get(key)
+            if known is not None:
+                self._cache.move_to_end(key)
+                self.counts.from_cache += 1
+        return known
+
+    def _remember(self, key: bytes, found: Findings) -> None:
+        cost = _ENTRY_BYTES + _FINDING_BYTES * len(found)
+        if cost > self._cache_bytes_max:
+            return
+        with self._cache_lock:
+            if key not in self._cache:
+                self._cache_bytes += cost
+            self._cache[key] = found
+            while self._cache_bytes > self._cache_bytes_max:
+                _, dropped = self._cache.popitem(last=False)
+                self._cache_bytes -= _ENTRY_BYTES + _FINDING_BYTES * len(dropped)
+
+
+def to_origin(finding: Finding, origins: list[int]) -> Finding:
+    """The finding in offsets of the text before folding."""
+    return Finding(finding.filter, finding.kind, origins[finding.start], origins[finding.end - 1] + 1, finding.score)
+
+
+def filter_digest() -> str:
+    """Names this set of filters: changes whenever a pattern does, so that records say which filters saw a text."""
+    table = "\x1e".join(f"{form.name}\x1f{form.pattern}" for form in FORMATS)
+    table += "\x1e".join(f"{one.kind}\x1f{one.pattern!r}" for one in PERSONAL)
+    return hashlib.sha256(table.encode()).hexdigest()
