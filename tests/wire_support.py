@@ -89,16 +89,17 @@ def word_guards() -> Callable[[int, str], WordGuard]:
 Judge = Callable[[Decide], Sequence[CallVerdict]]
 
 
-def allow(decide: Decide) -> list[CallVerdict]:
-    return [CallVerdict(True) for _ in decide.calls]
-
-
 def refuse(*names: str) -> Judge:
-    """Denies these calls, each with a text."""
+    """Denies these calls and those without arguments, each with a text."""
     return lambda decide: [
-        CallVerdict(False, f"NOT EXECUTED: {each.name}") if each.name in names else CallVerdict(True)
+        CallVerdict(False, f"NOT EXECUTED: {each.name}")
+        if each.name in names or each.arguments is None
+        else CallVerdict(True)
         for each in decide.calls
     ]
+
+
+allow = refuse()
 
 
 def drive(guard: ChatStreamGuard, chunks: Iterable[bytes], judge: Judge = allow) -> tuple[bytes, list[Output]]:

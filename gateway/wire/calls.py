@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,7 +21,8 @@ class ProposedCall:
     """One call as the model wrote it.
 
     `arguments` is None where the text has no single reading as a JSON object (invalid, duplicate keys, not an object,
-    a name that came in pieces): such a call must be denied. A custom call has the arguments `{"input": text}`.
+    a name that came in pieces): such a call must be denied, and allowing it raises. A custom call has the arguments
+    `{"input": text}`.
     """
 
     choice: int
@@ -52,3 +53,11 @@ def read_arguments(kind: CallKind, text: str) -> Mapping[str, JSON] | None:
     except (ClientError, UnicodeEncodeError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def check_verdicts(calls: Sequence[ProposedCall], verdicts: Sequence[CallVerdict]) -> None:
+    """Raises ValueError where a caller forgot a call, or allows one that nobody could have judged."""
+    if len(verdicts) != len(calls):
+        raise ValueError("one verdict per call")
+    if any(verdict.allow and call.arguments is None for call, verdict in zip(calls, verdicts, strict=True)):
+        raise ValueError("a call whose arguments have no single reading cannot be allowed")

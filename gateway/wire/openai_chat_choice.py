@@ -13,7 +13,7 @@ from gateway.core.exchange import Path
 from gateway.core.filtering import TextGuard
 from gateway.wire import leaves, sse
 from gateway.wire import openai_chat_answers as answers
-from gateway.wire.calls import CallKind, CallVerdict, ProposedCall, read_arguments
+from gateway.wire.calls import CallKind, CallVerdict, ProposedCall, check_verdicts, read_arguments
 from gateway.wire.openai_chat_delta import LEGACY_INDEX, CallDelta, TextDelta, choice_index, refused
 
 _CALL_REASONS = ("tool_calls", "function_call")
@@ -184,9 +184,10 @@ class Choice:
         )
 
     def resolve(self, verdicts: Sequence[CallVerdict]) -> None:
+        if not self.asked or self.resolved:
+            raise ValueError("a choice is resolved once, after it was asked about")
         indexes = sorted(self.calls)
-        if not self.asked or self.resolved or len(verdicts) != len(indexes):
-            raise ValueError("a choice is resolved once, with one verdict per call, after it was asked about")
+        check_verdicts(self.proposed(), verdicts)
         self.resolved = True
         allowed = [index for index, verdict in zip(indexes, verdicts, strict=True) if verdict.allow]
         self.dropped = len(allowed) < len(indexes)

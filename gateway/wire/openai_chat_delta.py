@@ -14,6 +14,7 @@ from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, hides_c
 
 LEGACY_INDEX = -1
 NO_CHOICE = -1
+_DELTA_DEPTH = 3  # `choices`, position, `delta`: fields are named from there
 
 
 class TextDelta(NamedTuple):
@@ -117,10 +118,11 @@ def _read_delta(delta: dict[str, JSON], index: int, path: Path, reading: Reading
                 _read_call(entry, index, (*at, number), reading)
         elif key == "function_call":
             reading.calls.append(_piece(value, index, LEGACY_INDEX, "", CallKind.LEGACY))
+            _read_unknown(value, at, ("name", "arguments"), index, reading)
         elif key == "annotations":
             _read_whole(value, at, index, reading)
         else:
-            _read_pieces(value, at, len(path), index, reading)
+            _read_pieces(value, at, index, reading)
 
 
 def _read_call(entry: JSON, choice: int, path: Path, reading: Reading) -> None:
@@ -137,9 +139,15 @@ def _read_call(entry: JSON, choice: int, path: Path, reading: Reading) -> None:
         reading.calls.append(_piece(entry[kinds[0].value], choice, number, identifier, kinds[0]))
     else:
         reading.calls.append(CallDelta(choice, number, identifier, "", "", None))
-    for key, value in entry.items():
-        if key not in ("index", "id", "type", "function", "custom"):
-            _read_pieces(value, (*path, key), 3, choice, reading)
+    for kind in kinds:
+        _read_unknown(entry[kind.value], (*path, kind.value), ("name", "arguments", "input"), choice, reading)
+    _read_unknown(entry, path, ("index", "id", "type", "function", "custom"), choice, reading)
+
+
+def _read_unknown(value: JSON, path: Path, known: tuple[str, ...], choice: int, reading: Reading) -> None:
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key not in known:
+            _read_pieces(inner, (*path, key), choice, reading)
 
 
 def _piece(payload: JSON, choice: int, index: int, identifier: str, kind: CallKind) -> CallDelta:
@@ -173,7 +181,7 @@ def _read_whole(value: JSON, path: Path, index: int, reading: Reading) -> None:
             reading.texts.append(TextDelta(index, leaves.spell(at), at, text, True))
 
 
-def _read_pieces(value: JSON, path: Path, depth: int, index: int, reading: Reading) -> None:
+def _read_pieces(value: JSON, path: Path, index: int, reading: Reading) -> None:
     """Strings in a structure that clients merge: list entries by their `index`, strings by joining."""
     if isinstance(value, (bool, int, float)) or value is None:
         return
@@ -181,11 +189,11 @@ def _read_pieces(value: JSON, path: Path, depth: int, index: int, reading: Readi
         raise refused()
     for at, text in leaves.leaves(value, path):
         if is_text(at, text):
-            reading.texts.append(TextDelta(index, _field(value, path, at, depth), at, text))
+            reading.texts.append(TextDelta(index, _field(value, path, at), at, text))
 
 
-def _field(value: JSON, path: Path, at: Path, depth: int) -> str:
-    names = [str(step) for step in path[depth:]]
+def _field(value: JSON, path: Path, at: Path) -> str:
+    names = [str(step) for step in path[_DELTA_DEPTH:]]
     for step in at[len(path) :]:
         value = leaves.get(value, (step,))
         number = value.get("index") if isinstance(value, dict) and isinstance(step, int) else None

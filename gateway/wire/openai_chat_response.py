@@ -14,7 +14,7 @@ from gateway.core.canonical import JSON, parse
 from gateway.core.errors import ClientError, UpstreamError
 from gateway.core.exchange import Origin, Part, Path
 from gateway.wire import leaves
-from gateway.wire.calls import CallKind, CallVerdict, ProposedCall, read_arguments
+from gateway.wire.calls import CallKind, CallVerdict, ProposedCall, check_verdicts, read_arguments
 from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, Usage, hides_calls, is_text, read_usage
 
 _CALL_KEYS = ("tool_calls", "function_call")
@@ -80,8 +80,8 @@ def replace_calls(
     Dropped calls disappear, their texts are appended to the message's content, and where no call is left the
     `finish_reason` becomes `stop`. The original bytes when everything is allowed and nothing is edited.
     """
-    if verdicts and len(verdicts) != len(response.calls):
-        raise ValueError("one verdict per call")
+    if verdicts:
+        check_verdicts(response.calls, verdicts)
     dropped = (
         [(call, verdict) for call, verdict in zip(response.calls, verdicts, strict=bool(verdicts)) if not verdict.allow]
         if verdicts
@@ -123,7 +123,7 @@ def _read_message(message: dict[str, JSON], position: int, parts: list[Part], ca
                 _read_call(call, position, index, parts, calls)
         elif key == "function_call":
             calls.append(_call(value, position, -1, "", CallKind.LEGACY))
-            parts.append(Part(Origin.TOOL_ARGS, calls[-1].arguments_text, (*at, "arguments")))
+            _read_payload(value, at, calls[-1], parts)
         elif key != "role":
             _walk(value, at, parts)
 
@@ -138,7 +138,7 @@ def _read_call(call: JSON, position: int, index: int, parts: list[Part], calls: 
         raise _unreadable()
     kind = kinds[0]
     calls.append(_call(call[kind.value], position, index, identifier or "", kind))
-    parts.append(Part(Origin.TOOL_ARGS, calls[-1].arguments_text, (*path, kind.value, _argument_key(kind))))
+    _read_payload(call[kind.value], (*path, kind.value), calls[-1], parts)
     for key, value in call.items():
         if key not in ("id", "type", kind.value):
             _walk(value, (*path, key), parts)
@@ -159,6 +159,14 @@ def _call(payload: JSON, position: int, index: int, identifier: str, kind: CallK
         arguments=read_arguments(kind, text),
         kind=kind,
     )
+
+
+def _read_payload(payload: JSON, path: Path, call: ProposedCall, parts: list[Part]) -> None:
+    argument_key = _argument_key(call.kind)
+    parts.append(Part(Origin.TOOL_ARGS, call.arguments_text, (*path, argument_key)))
+    for key, value in payload.items() if isinstance(payload, dict) else ():
+        if key not in ("name", argument_key):
+            _walk(value, (*path, key), parts)
 
 
 def _argument_key(kind: CallKind) -> str:

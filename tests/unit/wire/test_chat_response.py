@@ -149,22 +149,28 @@ def test_edited_choice_loses_the_tokens_that_spell_the_original() -> None:
 
 def test_edits_and_verdicts_are_applied_together() -> None:
     body = answer(
-        choice(0, "tool_calls", content="SECRET", tool_calls=[function(1), function(2, arguments='"SECRET"')])
+        choice(0, "tool_calls", content="SECRET", tool_calls=[function(1), function(2, arguments='{"k":"SECRET"}')])
     )
     edits = {
         ("choices", 0, "message", "content"): "<WORD>",
-        ("choices", 0, "message", "tool_calls", 1, "function", "arguments"): '"<WORD>"',
+        ("choices", 0, "message", "tool_calls", 1, "function", "arguments"): '{"k":"<WORD>"}',
     }
     message = (
         read_answer(replace_calls(decode_response(body), [CallVerdict(False, "no"), ALLOW], edits)).choices[0].message
     )
     assert message.content == "<WORD>\n\nno"
-    assert [call.model_dump()["function"]["arguments"] for call in message.tool_calls or []] == ['"<WORD>"']
+    assert [call.model_dump()["function"]["arguments"] for call in message.tool_calls or []] == ['{"k":"<WORD>"}']
 
 
 def test_verdicts_must_match_the_calls() -> None:
     response = decode_response(answer(choice(tool_calls=[function(1), function(2)])))
     with pytest.raises(ValueError, match="one verdict per call"):
+        replace_calls(response, [ALLOW])
+
+
+def test_call_that_nobody_could_judge_cannot_be_allowed() -> None:
+    response = decode_response(answer(choice(tool_calls=[function(1, arguments="{")])))
+    with pytest.raises(ValueError, match="cannot be allowed"):
         replace_calls(response, [ALLOW])
 
 
