@@ -100,6 +100,13 @@ class Definitions:
             task.add_done_callback(self._background.discard)
         return known.tools.get(tool)
 
+    async def names(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """The tools that the upstream serves. Raises UpstreamError."""
+        known = self._list(endpoint)
+        if self._clock() - known.fetched_s > STALE_S:
+            await self._fetch(endpoint, known)
+        return tuple(known.tools)
+
     def observe(self, endpoint: Endpoint, tools: Iterable[object]) -> None:
         """A list that passes to an agent. What it shows differently may be the other era's view or a changed tool:
         either way the gateway looks again itself before it decides on it."""

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.core.canonical import JSON
-from gateway.core.errors import ClientError, GatewayError, UpstreamError
+from gateway.core.errors import ClientError, FilterError, GatewayError, UpstreamError
 from gateway.core.exchange import Direction, Part
 from gateway.proxy import texts
 from gateway.traces.record import Attempt
@@ -127,9 +127,9 @@ class Relay:
                     if not event.data:
                         await visit.answer.raw(event.raw)
                         continue
-                    message = mcp.decode(event.data)
-                    if isinstance(message, tuple):
-                        raise UpstreamError("upstream_protocol", "the tool server sent a batch in a stream")
+                    message = _answer(event.data)
+                    if message is None:
+                        raise UpstreamError("upstream_protocol", "the tool server's stream is not MCP")
                     answered |= isinstance(message, mcp.Response)
                     changed = await look(message)
                     await visit.answer.raw(event.raw if changed is None else sse.with_data(event, changed))
@@ -168,9 +168,12 @@ class Relay:
             parts = texts.result_parts(value) if visit.exchange.caller.agent.filter_rules else []
         if parts:
             name = visit.exchange.record.name or f"{visit.server.name}.{method or 'notification'}"
-            found = await self._gate.look(visit.exchange, parts, Direction.RESPONSE, name)
+            try:
+                found = await self._gate.look(visit.exchange, parts, Direction.RESPONSE, name)
+            except FilterError as error:
+                return self._withheld(visit, message, method, f"withheld: {error.message}")
             if found.denied is not None:
-                return self._withheld(visit, message, method, found.denied)
+                return self._withheld(visit, message, method, withheld(found.denied))
             if found.edits:
                 changed = {**changed, member: texts.edited(value, found.edits)}
         return None if changed is raw else mcp.encode(changed)
@@ -182,9 +185,8 @@ class Relay:
         return texts.result_parts({"instructions": words}) if isinstance(words, str) else []
 
     @staticmethod
-    def _withheld(visit: Visit, message: mcp.Message, method: str, rule: FilterRule) -> bytes:
-        """What stands in the place of a message that a filter rule forbids."""
-        said = f"withheld by the filter rule `{rule.policy}/{rule.id}`: {rule.reason}"
+    def _withheld(visit: Visit, message: mcp.Message, method: str, said: str) -> bytes:
+        """What stands in the place of a message that a filter rule forbids, or that could not be looked at."""
         visit.exchange.record.error = "content_denied"
         if isinstance(message, mcp.Response) and message.id is not None and method == "tools/call":
             text = f"The tool ran, but its answer is {said}"
@@ -192,6 +194,11 @@ class Relay:
         if isinstance(message, mcp.Notification):
             return mcp.encode({"jsonrpc": "2.0", "method": message.method})
         return mcp.error(message.id, mcp.INTERNAL_ERROR, f"the content is {said}", {"code": "content_denied"})
+
+
+def withheld(rule: FilterRule) -> str:
+    """Why an answer does not reach the agent."""
+    return f"withheld by the filter rule `{rule.policy}/{rule.id}`: {rule.reason}"
 
 
 def _answer(data: bytes) -> mcp.Message | None:

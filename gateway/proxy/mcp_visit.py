@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.errors import ClientError, GatewayError
@@ -20,6 +20,7 @@ from gateway.wire import mcp
 from gateway.wire.mcp import MODERN_VERSION, RpcError
 
 if TYPE_CHECKING:
+    from gateway.approvals.held_action import HeldAction
     from gateway.policy import McpServer
     from gateway.proxy.endpoint import Endpoint
     from gateway.proxy.plane import Request
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 RUN_KEY = "gateway/run"
 RUN_CHARS_MAX = 128
+KEPT_BYTES_MAX = 1024 * 1024  # of an answer for its trace; the recorder cuts again
 EVENT_STREAM: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -44,13 +46,17 @@ _TO_AGENT = frozenset(
 class Answer:
     """The response of one request: a whole JSON body, or a stream of events that ends."""
 
-    __slots__ = ("_headers", "_send", "started", "status")
+    __slots__ = ("_headers", "_kept", "_send", "content_type", "kept", "started", "status")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._headers: list[Header] = []
         self.started = False
         self.status = 0
+        self.content_type = ""
+        self.kept: list[bytes] = []
+        """What was answered, for the trace; cut after KEPT_BYTES_MAX."""
+        self._kept = 0
 
     def add(self, headers: list[Header]) -> None:
         """Headers to send with whatever is answered."""
@@ -62,7 +68,8 @@ class Answer:
             await self.event(body)
             await self.close()
             return
-        self.started, self.status = True, status
+        self.started, self.status, self.content_type = True, status, "application/json"
+        self._keep(body)
         await respond(self._send, status, body, [*headers, *self._headers])
 
     async def event(self, data: bytes) -> None:
@@ -72,14 +79,20 @@ class Answer:
     async def raw(self, data: bytes) -> None:
         """Bytes of a stream of events. Begins it."""
         await self.open()
+        self._keep(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def open(self) -> None:
         """Begin a stream of events."""
         if not self.started:
-            self.started, self.status = True, 200
+            self.started, self.status, self.content_type = True, 200, "text/event-stream"
             headers = [*EVENT_STREAM, *self._headers]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept < KEPT_BYTES_MAX:
+            self.kept.append(data)
+            self._kept += len(data)
 
     async def close(self) -> None:
         """End the stream."""
@@ -99,7 +112,9 @@ class Visit:
     session: str | None = None  # the upstream's own session id, once the agent proved that it is its own
     request_id: mcp.RequestId | None = None
     version: str = mcp.BATCH_VERSION
-    tags: dict[str, str | int] = field(default_factory=dict)
+    traced: bool = False  # the caller itself said to which trace this belongs
+    waiting: HeldAction | None = None
+    """The held action that this very request created and still waits for."""
 
     @property
     def modern(self) -> bool:
@@ -115,6 +130,7 @@ class Visit:
 
         Raises RpcError -32602 for a run that is no short printable text."""
         caller = self.exchange.caller
+        self.traced = self.request.named
         run, parent = meta.get(RUN_KEY), context.parse_traceparent(_text(meta.get("traceparent")))
         if run is not None:
             if (
@@ -124,18 +140,15 @@ class Visit:
             ):
                 raise RpcError(mcp.INVALID_PARAMS, f"`_meta.{RUN_KEY}` must be 1 to 128 printable ASCII characters")
             caller = replace(caller, run=run, trace_id=context.normalise_run(run, scope=caller.agent.name))
+            self.traced = True
         elif parent is not None and caller.run is None:
             caller = replace(caller, trace_id=parent.trace_id)
+            self.traced = True
         elif not self.request.named and self.session is not None:
             caller = replace(caller, trace_id=context.normalise_run(self.session, scope=caller.agent.name))
         if parent is not None:
             caller = replace(caller, parent_span=parent.span if parent.trace_id == caller.trace_id else None)
         self.exchange.caller = caller
-
-    @property
-    def named(self) -> bool:
-        """Whether the caller itself said to which run or session this belongs."""
-        return self.request.named or self.exchange.caller.run is not None or self.session is not None
 
     def to_upstream(self, mirrored: Mapping[str, str] | None = None) -> list[Header]:
         """The headers of the upstream request: the operator's credential, the gateway's span, and what the protocol

@@ -14,11 +14,12 @@ from gateway.approvals.held_action import HeldAction, Proposal
 from gateway.core.action import Action, Surface
 from gateway.core.canonical import JSON, canonical
 from gateway.core.decision import Decision, Effect
-from gateway.core.errors import ClientError, StoreError, TransitionError
+from gateway.core.errors import ClientError, GatewayError, StoreError, TransitionError, UpstreamError
 from gateway.core.exchange import Direction, Part
 from gateway.core.held import OPEN, State
 from gateway.proxy import texts
 from gateway.proxy.screening import Screening, screen
+from gateway.proxy.upstream import UpstreamFailure
 from gateway.traces import context
 from gateway.traces.record import ALLOWED_FAILED_OPEN, ActionDecision, ExchangeRecord
 
@@ -283,3 +284,11 @@ class ToolGate:
         exchange.note(said, time.perf_counter_ns())
         exchange.record.error = refused.code
         return refused
+
+
+def after_dispatch(failure: GatewayError) -> GatewayError:
+    """A failure of an exchange with a tool, in words that say whether the call may have taken effect."""
+    if not isinstance(failure, UpstreamFailure) or not failure.dispatched:
+        return failure
+    message = f"{failure.message}; the call may have taken effect: look before you repeat it"
+    return UpstreamError(failure.code, message, status=failure.status)
