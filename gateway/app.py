@@ -34,12 +34,15 @@ from gateway.policy.identity import Keyring, load_keyring
 from gateway.proxy.definitions import Definitions
 from gateway.proxy.deps import Deps
 from gateway.proxy.execution import Executor
+from gateway.proxy.http_calls import Operations
 from gateway.proxy.http_surface import HttpSurface
 from gateway.proxy.limits import Limiter
+from gateway.proxy.mcp_client import McpClient
 from gateway.proxy.mcp_surface import McpSurface
 from gateway.proxy.model import ModelSurface
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.pool import Pool, PoolLimits
+from gateway.proxy.tool_calls import ToolGate
 from gateway.settings import Settings
 from gateway.traces import AuditLog, Recorder, RecorderLimits, Retention, RunStore, TraceStore, attachments
 
@@ -219,7 +222,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             pool=pool,
             recorder=recorder,
             audit=audit,
-            definitions=Definitions(),
+            definitions=Definitions(McpClient(pool), clock=time.time),
+            session_key=await _shared_secret(link, "session"),
             hold_wait_s=settings.hold_wait_s,
             body_bytes_max=settings.body_bytes_max,
             response_bytes_max=settings.body_bytes_max,
@@ -276,15 +280,16 @@ def _recorder(settings: Settings, scanner: Scanner, stack: AsyncExitStack) -> Re
 
 
 def _plane(deps: Deps, link: RedisLink, gateway: Gateway) -> DataPlane:
-    http = HttpSurface(deps)
+    gate = ToolGate(deps)
+    http = HttpSurface(gate, Operations())
     return DataPlane(
         deps,
         keyring=lambda: gateway.keyring,
         handlers={
             "/v1/": ModelSurface(deps, Limiter(link)),
-            "/mcp/": McpSurface(deps),
+            "/mcp/": McpSurface(gate),
             "/tools/": http,
-            "/held/": http,
+            "/held/": http.held,
         },
         ready=gateway.report,
     )
@@ -298,7 +303,7 @@ async def _console(gateway: Gateway, queue: Queue, link: RedisLink, scanner: Sca
         runs=RunStore(settings.traces_path),
         status=gateway.status,
         keyring=lambda: gateway.keyring,
-        secret=await _console_secret(link),
+        secret=await _shared_secret(link, "console"),
         public_url=gateway.console_url,
         sign_in_token=token,
         mask_text=partial(mask_text, scanner),
@@ -311,10 +316,10 @@ async def _console(gateway: Gateway, queue: Queue, link: RedisLink, scanner: Sca
     return console_app(deps)
 
 
-async def _console_secret(link: RedisLink) -> bytes:
-    """What signs the console's sessions: drawn once and shared by all processes of the store."""
-    await link.command("SET", "gw:console:secret", secrets.token_bytes(32), "NX")
-    found: bytes = await link.command("GET", "gw:console:secret")
+async def _shared_secret(link: RedisLink, name: str) -> bytes:
+    """A secret that was drawn once and is shared by all processes of the store: what signs sessions."""
+    await link.command("SET", f"gw:secret:{name}", secrets.token_bytes(32), "NX")
+    found: bytes = await link.command("GET", f"gw:secret:{name}")
     return found
 
 

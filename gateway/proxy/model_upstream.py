@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from gateway.core.canonical import parse
 from gateway.core.errors import ClientError, GatewayError, UpstreamError
 from gateway.proxy.asgi import Header
 from gateway.proxy.caller import Caller
+from gateway.proxy.endpoint import endpoint_of
 from gateway.proxy.upstream import Target, Timeouts
 
 if TYPE_CHECKING:
@@ -38,14 +38,8 @@ class ModelEndpoint:
 
     @classmethod
     def of(cls, route: ModelRoute) -> ModelEndpoint:
-        parts = urlsplit(route.base_url)
-        tls = parts.scheme == "https"
-        return cls(
-            route,
-            Target(tls, parts.hostname or "", parts.port or (443 if tls else 80)),
-            parts.path.encode("ascii"),
-            Timeouts(connect_s=route.timeouts.connect_s, read_s=route.timeouts.read_s),
-        )
+        endpoint = endpoint_of(route)
+        return cls(route, endpoint.target, endpoint.path, endpoint.timeouts)
 
     def headers(self, caller: Caller, headers: Mapping[bytes, bytes], *, stream: bool) -> list[Header]:
         """The headers of the upstream request. Raises ClientError where the route wants the caller's own key and it
