@@ -180,6 +180,9 @@ class Connection(asyncio.Protocol):
         if self._response is None:
             self.close()
             return
+        if self._reading_paused:
+            self._fail("upstream_closed", "the answer was left unread for too long")
+            return
         unsent = self._transport.get_write_buffer_size() if self._unsent else 0
         if unsent and unsent < self._unsent and now < self._total_deadline:
             self._unsent = unsent
@@ -268,7 +271,7 @@ class Connection(asyncio.Protocol):
         assert response is not None
         if response.put(body) and not self._reading_paused:
             self._reading_paused = True
-            self.deadline = self._total_deadline  # our reader is slow, not the upstream
+            self._extend(self._timeouts.unread_s)  # our reader is slow, not the upstream
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

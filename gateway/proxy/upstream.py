@@ -37,6 +37,7 @@ class Timeouts:
     write_s: float = 30.0  # silence of the upstream while it should be taking the request
     read_s: float = 60.0  # a model may think this long before its first byte
     pool_s: float = 5.0
+    unread_s: float = 300.0  # how long our own reader may leave a full buffer: an agent that stalled holds a connection
     total_s: float | None = None
 
 

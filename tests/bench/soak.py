@@ -1,7 +1,7 @@
 """`python -m tests.bench.soak`: 200,000 requests and 2,000 streams through one gateway; its memory over time.
 
-Judges nothing by itself, because the machine decides the figures: it prints the memory after each slice and the slope of
-its second half, in megabytes per 100,000 requests. A flat line is what to look for.
+Judges nothing by itself, because the machine decides the figures: it prints the memory after each slice and the slope
+of its second half, in megabytes per 100,000 requests. A flat line is what to look for.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _soak(serving: Serving, cores: Cores, requests: int, streams: int) -> dict[s
     per_requests, per_streams = slope(points), slope(stream_points)
     print(f"\n{done:,} requests and {streamed:,} streams in {time.monotonic() - begin:.0f} s, {failed} failed")
     print(
-        f"slope of the second half: {per_requests:+.2f} MB per 100,000 requests, {per_streams:+.2f} MB per 1,000 streams"
+        f"slope of the second half: {per_requests:+.2f} MB per 100,000 requests, {per_streams:+.2f} per 1,000 streams"
     )
     return {
         "requests": done,

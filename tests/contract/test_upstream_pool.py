@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from math import inf
 
 import pytest
 
@@ -196,7 +195,7 @@ def test_slow_reader_makes_the_upstream_wait(run: Run) -> None:
         pool = Pool(PoolLimits(buffer_bytes_max=65_536))
         async with upstream(answering(ok(bytes(size)))) as server:
             response = await ask(pool, server)
-            while response._source.deadline != inf:  # type: ignore[attr-defined]  # no read timeout while it is paused
+            while not response._source._reading_paused:  # type: ignore[attr-defined]
                 assert not response.ended
                 await asyncio.sleep(0)
             assert response._buffered < 1_000_000  # the bound and at most one read beyond
@@ -207,6 +206,32 @@ def test_slow_reader_makes_the_upstream_wait(run: Run) -> None:
             assert read == size
             assert await (await ask(pool, server)).read(size) == bytes(size)
             assert len(server.peers) == 1
+            await pool.aclose()
+
+    run(main())
+
+
+def test_answer_that_nobody_reads_does_not_hold_its_connection_for_ever(run: Run) -> None:
+    async def main() -> None:
+        gone = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            try:
+                while True:
+                    await peer.send(bytes(65_536))
+            except ConnectionError:
+                gone.set()
+
+        pool = Pool()
+        async with upstream(script) as server:
+            response = await ask(pool, server, timeouts=Timeouts(read_s=5, unread_s=0.2))
+            await gone.wait()
+            with pytest.raises(UpstreamFailure) as caught:
+                await response.read(10**9)
+            assert caught.value.code == "upstream_closed"
+            assert pool.stats().open == 0
             await pool.aclose()
 
     run(main())
