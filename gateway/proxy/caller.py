@@ -14,8 +14,8 @@ class Caller:
     """An authenticated agent and the trace its request belongs to.
 
     `run` is only what the caller names itself (header `x-gateway-run` or MCP `_meta["gateway/run"]`); it is part of
-    what people approve. `trace_id` is the tree of the run: 32 hex digits. `span` is the gateway's own span for this request,
-    16 hex digits, sent on to upstreams; `parent_span` is the caller's span where it sent one.
+    what people approve. `trace_id` is the tree of the run: 32 hex digits. `span` is the gateway's own span for this
+    request, 16 hex digits, sent on to upstreams; `parent_span` is the caller's span where it sent one.
     """
 
     agent: AgentView

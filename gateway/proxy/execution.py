@@ -24,34 +24,39 @@ from gateway.core.held import State
 from gateway.proxy import texts
 from gateway.proxy.caller import Caller
 from gateway.proxy.dispatch import Dispatcher, GoneError, Outcome, Ready
+from gateway.proxy.http_calls import Operations
+from gateway.proxy.mcp_client import McpClient
 from gateway.proxy.tool_calls import KNOWN_OBLIGATIONS, Exchange, ToolGate
 from gateway.traces import context
 from gateway.traces.record import ActionDecision, Attempt
 
 if TYPE_CHECKING:
     from gateway.approvals import Queue
+    from gateway.policy import AgentView
+    from gateway.proxy.deps import Deps
 
 log = logging.getLogger("gateway.execution")
 
 LEASE_S = 30.0  # a gateway that died is noticed after this; renewed at a third of it
 CONCURRENT_MAX = 32  # approvals come from people: more at once means that a backlog is being worked off
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to get ready, while nothing was sent
-SWEEP_S = 2.0
-FAILURES_MAX = 10_000  # actions whose attempts are counted
+STORE_S = 1.0  # between looks at a store that is away
 
 
 class Executor:
-    """One per process. `run` works until it is cancelled; `drain` then waits for what is under way."""
+    """One per process. `run` works until it is cancelled, and then lets calls that were sent come to their end."""
 
-    def __init__(self, gate: ToolGate, dispatcher: Dispatcher, *, worker: str | None = None) -> None:
-        self._gate = gate
-        self._deps = gate.deps
-        self._dispatcher = dispatcher
+    def __init__(self, deps: Deps, *, worker: str | None = None, drain_s: float = 30.0) -> None:
+        self._deps = deps
+        self._gate = ToolGate(deps)
+        self._dispatcher = Dispatcher(
+            deps, McpClient(deps.pool, response_bytes_max=deps.response_bytes_max), Operations()
+        )
         self._worker = worker or f"executor:{os.getpid()}:{context.span_id()}"
+        self._drain_s = drain_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._sending: set[str] = set()
-        self._failures: dict[str, int] = {}
 
     @property
     def running(self) -> int:
@@ -61,30 +66,21 @@ class Executor:
     async def run(self) -> None:
         """Follow the queue until cancelled. The store may go away and come back."""
         queue = self._queue()
-        while True:
-            try:
-                with await queue.changes() as changes:
-                    await self._take(queue)
-                    async for change in changes:
-                        if change.state is None:
-                            await self._take(queue)
-                        elif change.state is State.APPROVED:
-                            self._start(change.id)
-            except StoreError as error:
-                log.warning("the executor waits for the store: %s", error.message)
-            await asyncio.sleep(1.0)
-
-    async def sweep(self) -> None:
-        """Tidy the queue now and then, and look for approved actions that nobody has taken. Until cancelled."""
-        queue = self._queue()
-        while True:
-            try:
-                while await queue.sweep(now=self._deps.clock()):
-                    pass
-                await self._take(queue)
-            except StoreError:
-                pass  # `run` says so
-            await asyncio.sleep(SWEEP_S)
+        try:
+            while True:
+                try:
+                    with await queue.changes() as changes:
+                        await self._take(queue)
+                        async for change in changes:
+                            if change.state is None:
+                                await self._take(queue)
+                            elif change.state is State.APPROVED:
+                                self._start(change.id)
+                except StoreError as error:
+                    log.warning("the executor waits for the store: %s", error.message)
+                await asyncio.sleep(STORE_S)
+        finally:
+            await self.drain(self._drain_s)
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for calls that were sent; those that take longer are left to end as UNKNOWN. Others were not begun."""
@@ -108,24 +104,23 @@ class Executor:
 
     def _finished(self, held_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(held_id, None)
+        self._sending.discard(held_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Our own bug. Unclaimed, the action stays approved; claimed, its lease runs out and it is UNKNOWN.
             log.error("%s: the execution failed", held_id, exc_info=error)
 
     async def _work(self, held_id: str) -> None:
-        try:
-            async with self._slots:
-                await self._attempt(held_id)
-            self._failures.pop(held_id, None)
-        except StoreError as error:
-            log.warning("%s: the store is away; looked at again later: %s", held_id, error.message)
-        except GatewayError as error:
-            if len(self._failures) > FAILURES_MAX:
-                self._failures.clear()
-            failures = self._failures.get(held_id, 0)
-            self._failures[held_id] = failures + 1
-            log.warning("%s: not sent, tried again later: %s", held_id, error.message)
+        """Try until it was sent, or is over: before the claim nothing is lost by trying again."""
+        failures = 0
+        while True:
+            try:
+                async with self._slots:
+                    await self._attempt(held_id)
+                return
+            except GatewayError as error:
+                log.warning("%s: not sent, tried again later: %s", held_id, error.message)
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            failures += 1
 
     async def _attempt(self, held_id: str) -> None:
         """One action from the queue to its end. Raises GatewayError where nothing was sent and it stays approved."""
@@ -187,7 +182,6 @@ class Executor:
             error = failure.code
             log.warning("%s: the outcome is unknown: %s", held.id, failure.message)
         finally:
-            self._sending.discard(held.id)
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
             self._note(exchange, held, ready, outcome, error, start_ns)
