@@ -103,7 +103,7 @@ def _mistake(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         return "an address that does not begin with `http://` or `https://`"
     if "@" in parts.netloc:
-        return "an address with a user or password in it (use `credential`)"
+        return "an address with a name or password in it (use `credential`)"
     if not _AUTHORITY.fullmatch(parts.netloc) or port == 0:
         return "an address without a proper host and port"
     if "?" in url or "#" in url:

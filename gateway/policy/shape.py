@@ -228,7 +228,7 @@ class Record:
                 hint = did_you_mean(name, self.keys)
                 page.problems.add(key_node.place, f"the key {quote(name)}", f"one of {listing(self.keys)}", hint)
             elif value_node.kind == NOTHING:
-                page.problems.add(value_node.place, f"nothing for `{name}`", key.shape.words)
+                page.problems.add(key_node.place, f"nothing for `{name}`", key.shape.words)
             else:
                 value = key.shape.read(value_node, page)
                 if value.value is not INVALID:
