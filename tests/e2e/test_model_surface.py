@@ -114,7 +114,7 @@ def test_async_sdk_streams(gateway: Running, upstream: ModelUpstream) -> None:
 
 
 def test_model_list_shows_only_what_the_agent_may_use(client: openai.OpenAI, gateway: Running) -> None:
-    assert [model.id for model in client.models.list()] == ["demo-a", "demo-b"]
+    assert [model.id for model in client.models.list()] == ["demo-a", "demo-b", "own-name"]
     assert client.models.retrieve("demo-a").id == "demo-a"
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.keys["stranger"], max_retries=0) as stranger:
         assert list(stranger.models.list()) == []
