@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from gateway.console.api import Api
 from gateway.console.deps import ConsoleDeps
 from gateway.console.desk import Desk, SignInRequiredError
 from gateway.console.guard import Guard
@@ -30,6 +31,7 @@ def console_app(deps: ConsoleDeps) -> Starlette:
         *SignIn(desk).routes(),
         *Inbox(desk).routes(),
         *Runs(desk).routes(),
+        *Api(desk).routes(),
         *live.routes(),
     ]
     app = Starlette(

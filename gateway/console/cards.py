@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.approvals.held_action import HeldAction, Verdict, Vote
 from gateway.console.sessions import Session
-from gateway.console.values import clip, key_arguments
+from gateway.console.values import clip, key_arguments, suspicious
 from gateway.core.held import State
 
 SOON_S = 600.0  # an approver at the desk can still read calmly
@@ -60,6 +60,7 @@ class Card:
     urgency: str  # calm | soon | urgent | over
     member: bool  # the person belongs to the group that decides
     vote: Vote | None  # the person's own
+    suspicious: bool  # the arguments hold characters that could mislead
 
     @property
     def standing(self) -> Standing:
@@ -95,6 +96,7 @@ def card(action: HeldAction, session: Session, now: float) -> Card:
         left_s=left_s,
         urgency=_urgency(action, left_s),
         member=session.belongs_to(action.terms.group),
+        suspicious=suspicious(action.arguments),
         vote=next((vote for vote in action.decisions if vote.person == session.person.name), None),
     )
 

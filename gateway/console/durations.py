@@ -25,6 +25,8 @@ def span(seconds: float) -> str:
 def fine_span(nanoseconds: int) -> str:
     """Durations of calls: `0.4 ms`, `12 ms`, `1.25 s`, and from two minutes on as `span`."""
     ms = nanoseconds / 1e6
+    if 0 < ms < 0.1:
+        return "<0.1 ms"
     if ms < 10:
         return f"{ms:.1f} ms"
     if ms < 1_000:

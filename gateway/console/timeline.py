@@ -22,6 +22,8 @@ class TimelineRow:
 
     depth: int
     kind: str
+    span: str
+    parent: str | None
     label: str
     x: float
     width: float
@@ -70,6 +72,8 @@ def _row(depth: int, node: Node, start_s: float, whole_ns: float, costs: Mapping
     return TimelineRow(
         depth=min(depth, DEPTH_SHOWN_MAX),
         kind=step.kind.value,
+        span=step.span,
+        parent=step.parent,
         label=step.name,
         x=min(after_ns / whole_ns * WIDTH, WIDTH - width),
         width=width,

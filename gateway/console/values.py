@@ -54,6 +54,12 @@ class Node:
         return clip("\n".join(self.text.split("\n", 3)[:3]), LONG_CHARS // 2)
 
     @property
+    def was(self) -> str:
+        """The value of last time; a text without its quotes where this one is a text too."""
+        was = self.change.was if self.change is not None and self.change.was is not None else ""
+        return _bare(was) if self.kind == "text" else was
+
+    @property
     def table(self) -> bool:
         return self.kind in ("list", "object")
 
@@ -118,6 +124,16 @@ def key_arguments(data: bytes, count: int = 3) -> tuple[tuple[str, str], ...]:
     scalars = [(path, text) for path, text in _leaves(value, ()) if len(path) <= 2 and text not in ("{}", "[]")]
     scalars.sort(key=lambda item: _weight(item[0]))
     return tuple((clip(spell(path), 40), clip(_bare(text), 60)) for path, text in scalars[:count])
+
+
+def suspicious(data: bytes) -> bool:
+    """Whether stored arguments hold characters that could mislead. Quick for what is plain."""
+    if data.isascii() and b"\\" not in data:
+        return False
+    try:
+        return any(suspicions(text) for text in _texts(parse(data, "stored arguments")))
+    except ClientError:
+        return True
 
 
 def spell(path: Path) -> str:
