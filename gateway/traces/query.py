@@ -229,10 +229,14 @@ def _body(stored: Stored, which: str, bodies: sqlite3.Row | None) -> BodyView | 
     if which not in stored.sizes:
         return None
     size, note = stored.sizes[which]
+    content_type = stored.record.request_type if which == "request" else stored.record.response_type
     packed = bodies[which] if bodies is not None else None
-    return BodyView(
-        data=zstandard.ZstdDecompressor().decompress(packed) if packed is not None else None,
-        size=size,
-        note=note or (None if packed is not None else "forgotten"),
-        content_type=stored.record.request_type if which == "request" else stored.record.response_type,
-    )
+    data = None
+    if packed is None:
+        note = note or "forgotten"
+    else:
+        try:
+            data = zstandard.ZstdDecompressor().decompress(packed)
+        except zstandard.ZstdError:
+            note = "unreadable"
+    return BodyView(data=data, size=size, note=note, content_type=content_type)

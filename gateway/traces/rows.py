@@ -22,7 +22,8 @@ COUNT_MAX: Final = 2**53  # sums of a run stay within SQLite's 64 bits
 
 class Body(NamedTuple):
     """What became of a body: `packed` is masked and compressed, `size` counts the bytes that there were, `note` says
-    what is missing and why (`truncated`, `too_large`, `masking_failed`, `not_sampled`, `queue_full`)."""
+    what is missing and why (`truncated`, `too_large`, `masking_failed`, `not_sampled`, `queue_full`;
+    a reader may add `forgotten`, `unreadable`)."""
 
     packed: bytes | None
     size: int

@@ -53,6 +53,8 @@ _USAGE_NAMES = (
     ("gen_ai.usage.cache_write.input_tokens", "cache_written"),
     ("gen_ai.usage.reasoning.output_tokens", "reasoning"),
 )
+_OF_REQUEST = frozenset({"mcp.protocol.version", "mcp.session.id", "jsonrpc.request.id", "gen_ai.conversation.id"})
+_OF_TOOL = frozenset({"gen_ai.tool.call.id"})
 _SCOPE = InstrumentationScope("gateway", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)  # whatever the caller asked for: the gateway's own record is not the caller's
 
@@ -111,7 +113,7 @@ def _describe(step: Step, record: ExchangeRecord) -> tuple[str, SpanKind, Attrib
     attributes.update(_findings(source.findings))
     if source.surface == "mcp":
         attributes["mcp.method.name"] = source.operation
-    attributes.update(_given(source, tool=False))
+    attributes.update(_given(source, _OF_REQUEST))
     return step.name, SpanKind.SERVER, attributes
 
 
@@ -134,20 +136,16 @@ def _attempt(attempt: Attempt, record: ExchangeRecord) -> tuple[str, SpanKind, A
         attributes["gen_ai.operation.name"] = "execute_tool"
         attributes["gen_ai.tool.name"] = record.name
         attributes["gen_ai.tool.type"] = "function"
-    attributes.update(_given(record, tool=True))
+    attributes.update(_given(record, _OF_TOOL))
     if record.surface == "mcp":
         attributes["mcp.method.name"] = record.operation
         return f"{record.operation} {record.name}".rstrip(), SpanKind.CLIENT, attributes
     return f"execute_tool {record.name}".rstrip(), SpanKind.INTERNAL, attributes
 
 
-def _given(record: ExchangeRecord, *, tool: bool) -> Attributes:
-    """The standard attributes that the surface gave, those of a tool apart from the rest."""
-    return {
-        name: value
-        for name, value in (record.attributes or {}).items()
-        if value is not None and name.startswith("gen_ai.tool.") == tool
-    }
+def _given(record: ExchangeRecord, names: frozenset[str]) -> Attributes:
+    """The standard attributes that the surface gave, as far as they belong on this span."""
+    return {name: value for name, value in (record.attributes or {}).items() if name in names and value is not None}
 
 
 def _findings(counts: Mapping[str, int] | None) -> Attributes:
