@@ -39,7 +39,7 @@ class Ledger:
 
 def bank_server(ledger: Ledger) -> MCPServer:
     """The bank's MCP server; every executed transfer is appended to `ledger`."""
-    server: MCPServer = MCPServer("demo-bank")
+    server: MCPServer = MCPServer("demo-bank", log_level="ERROR")
 
     @server.tool()
     def get_balance() -> str:

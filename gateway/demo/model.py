@@ -72,24 +72,24 @@ def think(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
             results.append((asked.get(message["tool_call_id"], ""), str(message["content"])))
     done = len(results)
     if not results:
-        return "", [call(done, "bank__list_invoices", {})]
+        return "", [propose(done, "bank__list_invoices", {})]
     numbers = re.findall(r"INV-\d+", next(text for name, text in results if name == "bank__list_invoices"))
     invoices = [text for name, text in results if name == "bank__read_invoice"]
     for text in invoices:
         for order in (*ORDER.finditer(text), *DUE.finditer(text)):
             arguments = {**order.groupdict(), "amount": float(order["amount"])}
             if json.dumps(arguments) not in proposed:
-                return "", [call(done, "bank__transfer", arguments)]
+                return "", [propose(done, "bank__transfer", arguments)]
     if len(invoices) < len(numbers):
-        return "", [call(done, "bank__read_invoice", {"number": numbers[len(invoices)]})]
+        return "", [propose(done, "bank__read_invoice", {"number": numbers[len(invoices)]})]
     if not any(name == "bank__get_balance" for name, _ in results):
-        return "", [call(done, "bank__get_balance", {})]
+        return "", [propose(done, "bank__get_balance", {})]
     outcomes = [text for name, text in results if name == "bank__transfer"]
     paid = sum("receipt" in text for text in outcomes)
     return f"Done: {paid} of {len(outcomes)} transfers were made. Balance: {results[-1][1]}.", []
 
 
-def call(number: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def propose(number: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": f"call_demo_{number}",
         "type": "function",
