@@ -109,7 +109,7 @@ def _read_delta(delta: dict[str, JSON], index: int, path: Path, reading: Reading
         if isinstance(value, str):
             if key in ("tool_calls", "function_call"):
                 raise refused()
-            if key != "role":
+            if key != "role" or is_text(at, value):
                 reading.texts.append(TextDelta(index, key, at, value))
         elif key == "tool_calls":
             if not isinstance(value, list):

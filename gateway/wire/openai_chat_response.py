@@ -124,7 +124,7 @@ def _read_message(message: dict[str, JSON], position: int, parts: list[Part], ca
         elif key == "function_call":
             calls.append(_call(value, position, -1, "", CallKind.LEGACY))
             _read_payload(value, at, calls[-1], parts)
-        elif key != "role":
+        else:
             _walk(value, at, parts)
 
 
