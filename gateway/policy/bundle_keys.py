@@ -212,7 +212,7 @@ BUNDLE = Record(
         ),
         "functions": Key(
             MapOf(FUNCTION, TOOL),
-            "Function names of a model's tool list that stand for a tool. See Function names.",
+            "Tools that function names in a model's tool list stand for; see [function names](#function-names).",
             "{pay: bank.transfer}",
         ),
         "limits": Key(

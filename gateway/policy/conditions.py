@@ -120,6 +120,10 @@ class Facts:
         self._size = 0
         self.refused = ""
 
+    def without_call(self) -> Facts:
+        """Only what is known before a call: enough for static conditions."""
+        return Facts(self._fixed, {}, {}, 0.0)
+
     def activation(self, *, loops: bool) -> Any:
         """The converted facts, or None when they must not be given to a condition."""
         if not self._checked:

@@ -69,6 +69,8 @@ def _rule(rule: Rule, action: Action, facts: Facts) -> tuple[Outcome | None, str
 
 
 def _ask(condition: Condition, facts: Facts) -> tuple[Truth, str]:
+    if condition.static:  # settled before any call, so arguments that cannot be converted do not matter
+        facts = facts.without_call()
     truth = condition.truth(facts)
     return truth, f"an error ({condition.explain(facts)})" if truth is Truth.ERROR else truth.value
 
