@@ -158,7 +158,8 @@ def _state(body: bytes) -> ChatCompletionStreamState[Any]:
     """Each chunk is checked against the SDK's types."""
     state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
     for chunk in read_stream(body):
-        ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True))
+        if chunk.object:  # the first event of an Azure stream has an empty one
+            ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True))
         state.handle_chunk(chunk)
     return state
 

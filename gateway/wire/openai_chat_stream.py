@@ -212,10 +212,10 @@ class ChatStreamGuard:
         usage = read_usage(doc.get("usage"))
         if usage is not None:
             self.usage = usage
-        if self._head is None:
-            identifier, model, created = doc.get("id"), doc.get("model"), doc.get("created")
+        identifier, model, created = doc.get("id"), doc.get("model"), doc.get("created")
+        if self._head is None and isinstance(identifier, str) and identifier:
             self._head = answers.Head(
-                id=identifier if isinstance(identifier, str) else "chatcmpl-gateway",
+                id=identifier,
                 model=model if isinstance(model, str) else "",
                 created=created if isinstance(created, int) else 0,
             )
