@@ -81,7 +81,7 @@ async def _demo(*, auto: bool, bundle: Path) -> int:
         ):
             print(f"\nThe agent's task: {TASK}\n")
             run = f"demo-{secrets.token_hex(4)}"
-            helper = asyncio.create_task(_decide_all(console) if auto else _show_link(state, console_url))
+            helper = asyncio.create_task(_decide_all(console, story) if auto else _show_link(state, console_url))
             try:
                 last = await asyncio.wait_for(run_agent(data_url, key, run, story.tell), DECIDE_S_MAX)
             finally:
@@ -101,11 +101,14 @@ async def _demo(*, auto: bool, bundle: Path) -> int:
             return 1 if problems else 0
 
 
-async def _decide_all(console: httpx2.AsyncClient) -> None:
-    """Approve the bill and deny everything else, as a person would who reads the arguments."""
+async def _decide_all(console: httpx2.AsyncClient, story: Story) -> None:
+    """Approve the bill and deny everything else, as a person would who reads the arguments. What the agent was told is
+    parked comes first, so that the story reads in order."""
     while True:
         waiting = (await console.get("/api/actions", params={"state": "PENDING"})).raise_for_status().json()
         for item in waiting["items"]:
+            if not any(item["id"] in line for line in story.parked):
+                continue
             verdict = "approve" if item["arguments"] == BILL else "deny"
             comment = "matches the invoice" if verdict == "approve" else "not an invoice of ours"
             answer = await console.post(
@@ -148,6 +151,8 @@ def _check(story: Story, ledger: Ledger, model: ScriptedModel, trace: dict[str, 
         problems.append("the bill was paid more than once")
     if not any("VERIFY-77" in line for line in story.parked):
         problems.append("the injected transfer was not parked")
+    if not any("INV-2041" in line for line in story.parked):
+        problems.append("the bill was paid without being parked")
     if not any(line.startswith("read_invoice") for line in story.passed):
         problems.append("a harmless call did not pass")
     if any("billing@stadtwerke" in body for body in model.seen):
@@ -186,7 +191,7 @@ async def _gateway(bundle: Path, state: Path, bank_url: str, model_url: str) -> 
         "GATEWAY_STATE_DIR": str(state),
         "GATEWAY_PORT": str(ports[0]),
         "GATEWAY_CONSOLE_PORT": str(ports[1]),
-        "GATEWAY_HOLD_WAIT_S": "0.5",
+        "GATEWAY_HOLD_WAIT_S": "0",  # so that the story shows what is parked
         "BANK_URL": f"{bank_url}/mcp",
         "MODEL_URL": f"{model_url}/v1",
     }
