@@ -78,7 +78,7 @@ class Api:
             ask(one, "getAction", "One held action with its history.", self.action, "Action", refusals=(404,)),
             act(f"{one}/approve", "approveAction", "Approve what was seen.", self.approve, "Ballot"),
             act(f"{one}/deny", "denyAction", "Deny, finally.", self.deny, "Ballot"),
-            act(f"{one}/reconcile", "reconcileAction", "Say what became of an UNKNOWN one.", self.reconcile, "Reconciliation"),
+            act(f"{one}/reconcile", "reconcileAction", "Record an outcome.", self.reconcile, "Reconciliation"),
             ask("/api/runs", "listRuns", "Runs, newest first.", self.runs, "Runs", query=RUN_QUERY, refusals=(400,)),
             ask("/api/runs/{run}", "getRun", "One run as a tree.", self.run, "RunTree", refusals=(404,)),
             ask("/api/exchanges/{id}", "getExchange", "One exchange with its masked bodies.", self.exchange, "Exchange",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gateway.approvals.held_action import HeldAction
 from gateway.console.bodies import comment_of
+from gateway.console.chat import pretty
 from gateway.console.desk import Desk
 from gateway.console.reveal import decode
 from gateway.console.sessions import Session
@@ -82,7 +83,7 @@ def shown_result(desk: Desk, held: HeldAction) -> tuple[str, int] | None:
     if held.result is None:
         return None
     try:
-        text = desk.deps.mask_text(decode(held.result))
+        text = pretty(desk.deps.mask_text(decode(held.result)).encode())
     except (FilterError, StoreError):
         return "(not shown: the filters could not inspect it)", 0
     return text[:RESULT_CHARS_MAX], max(len(text) - RESULT_CHARS_MAX, 0)
