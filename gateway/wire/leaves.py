@@ -6,7 +6,7 @@ Shared by the dialects. Knows nothing of what a body means: a codec says which l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import orjson
@@ -16,17 +16,22 @@ from gateway.core.errors import ClientError
 from gateway.core.exchange import Path
 
 
-def leaves(value: JSON, path: Path) -> Iterator[tuple[Path, str]]:
-    """Every string in `value`, in document order, with its path. Iterative: the parser allows 200 levels."""
-    stack: list[tuple[Path, JSON]] = [(path, value)]
-    while stack:
-        at, node = stack.pop()
-        if isinstance(node, str):
-            yield at, node
-        elif isinstance(node, dict):
-            stack.extend([((*at, key), node[key]) for key in reversed(node)])
-        elif isinstance(node, list):
-            stack.extend([((*at, index), node[index]) for index in range(len(node) - 1, -1, -1)])
+def leaves(value: JSON, path: Path) -> list[tuple[Path, str]]:
+    """Every string in `value`, in document order, with its path. The parser allows 200 levels, so this may recurse."""
+    found: list[tuple[Path, str]] = []
+    if isinstance(value, str):
+        found.append((path, value))
+    elif isinstance(value, (dict, list)):
+        _collect(value, path, found)
+    return found
+
+
+def _collect(node: dict[str, JSON] | list[JSON], path: Path, found: list[tuple[Path, str]]) -> None:
+    for step, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, str):
+            found.append(((*path, step), value))
+        elif isinstance(value, (dict, list)):
+            _collect(value, (*path, step), found)
 
 
 def get(value: JSON, path: Path) -> JSON:

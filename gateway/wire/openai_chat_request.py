@@ -2,7 +2,7 @@
 
 The promise: each string in the body is a `Part`, or is named here as something that needs no inspection: the model's
 name, a word of the protocol's own vocabulary, an identifier at a place where the API has one, or encoded binary content
-(counted in `opaque`). Unknown fields are walked like known ones and carried through.
+(counted in `opaque`). Unknown fields are walked like known ones and carried through. Keys of objects are not parts.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ PROTOCOL_WORDS = frozenset({
     "audio", "wav", "mp3", "flac", "opus", "pcm16", "aac",
 })
 # fmt: on
+
+_CONTENT_KEYS = frozenset({"text", "content"})
+_IDENTIFIER_KEYS = frozenset({"id", "tool_call_id", "file_id"})
+_OPAQUE_KEYS = frozenset({"url", "data", "file_data"})
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:|/+=-]{1,256}")
 _BASE64 = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"+/=-_\r\n"
@@ -156,11 +160,12 @@ class _Reader:
 
     def walk(self, value: JSON, path: Path, origin: Origin) -> None:
         for at, text in leaves.leaves(value, path):
-            if text in PROTOCOL_WORDS and at[-1] not in ("text", "content"):
+            key = at[-1]
+            if text in PROTOCOL_WORDS and key not in _CONTENT_KEYS:
                 continue
-            if at[-1] in ("id", "tool_call_id", "file_id") and _is_identifier(at, text):
+            if key in _IDENTIFIER_KEYS and _is_identifier(at, text):
                 continue
-            if _is_opaque(at, text):
+            if key in _OPAQUE_KEYS and _is_opaque(at, text):
                 self.opaque += 1
                 continue
             self.parts.append(Part(origin, text, at))
