@@ -31,6 +31,7 @@ class Parts:
     tests: tuple[At, ...]
     environment: Mapping[str, str]
     known_kinds: Collection[str] | None
+    known_obligations: Collection[str] | None
     lenient: bool
     problems: Problems
 
@@ -180,7 +181,6 @@ class _Tools:
 
 
 def _check_policy(parts: Parts, policy: At, tools: _Tools) -> None:
-    problems = parts.problems
     _check_subjects(parts, policy)
     rules = tuple(_items(policy, "rules"))
     _unique(parts, iter(rules), "id")
@@ -189,18 +189,24 @@ def _check_policy(parts: Parts, policy: At, tools: _Tools) -> None:
         for glob in _items(rule, "tools"):
             tools.check(glob.value, glob.place)
     for rule in rules:
-        _check_rule(problems, rule)
+        _check_rule(parts, rule)
     _check_filters(parts, policy)
     _check_models_of(parts, policy)
 
 
-def _check_rule(problems: Problems, rule: At) -> None:
+def _check_rule(parts: Parts, rule: At) -> None:
+    problems = parts.problems
     effect = rule.get("effect")
     if "approval" in rule.value and effect not in (None, Effect.HOLD):
         problems.add(rule.at("approval"), f"`approval` in a rule that is `{effect}`", "it only where `effect: hold`")
     if "obligations" in rule.value and effect == Effect.DENY:
         problems.add(rule.at("obligations"), "`obligations` in a rule that is `deny`", "them where a call can run")
     for obligation in _items(rule, "obligations"):
+        kind = obligation.get("kind")
+        if kind is not None and parts.known_obligations is not None and kind not in parts.known_obligations:
+            problems.add(
+                obligation.at("kind"), quote(kind), f"what this gateway can do: {listing(parts.known_obligations)}"
+            )
         header = str(obligation.get("name", "")).lower()
         if obligation.get("kind") == "add_header" and header in GUARDED_HEADERS:
             problems.add(obligation.at("name"), quote(header), "a header that HTTP and credentials do not use")

@@ -30,11 +30,12 @@ def check(
     *,
     environment: Mapping[str, str],
     known_kinds: Collection[str] | None = None,
+    known_obligations: Collection[str] | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Load the bundle; print what it declares, or every problem."""
     out = out or sys.stdout
-    policies = _load(path, environment, known_kinds, out)
+    policies = _load(path, environment, out, known_kinds, known_obligations)
     if policies is None:
         return 1
     counts = {
@@ -61,11 +62,12 @@ def test(
     *,
     environment: Mapping[str, str],
     known_kinds: Collection[str] | None = None,
+    known_obligations: Collection[str] | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Run the cases of the bundle; print each, and what a failed one got. A bundle without cases fails."""
     out = out or sys.stdout
-    policies = _load(path, environment, known_kinds, out)
+    policies = _load(path, environment, out, known_kinds, known_obligations)
     if policies is None:
         return 1
     results = list(run_cases(policies))
@@ -101,12 +103,15 @@ def explain(  # noqa: PLR0913 - one parameter per word of the command line
 ) -> int:
     """Print every layer and rule for one call, and the decision."""
     out = out or sys.stdout
-    policies = _load(path, environment, None, out)
+    policies = _load(path, environment, out)
     if policies is None:
         return 1
     view = policies.agent(agent)
     if view is None:
         print(f"no agent {quote(agent)}; declared are {listing(policies.agents)}", file=out)
+        return 2
+    if surface not in tuple(Surface):
+        print(f"no surface {quote(surface)}; it is {listing(Surface)}", file=out)
         return 2
     server, dot, name = tool.partition(".")
     if not dot or not name:
@@ -124,10 +129,20 @@ def explain(  # noqa: PLR0913 - one parameter per word of the command line
 
 
 def _load(
-    path: Path, environment: Mapping[str, str], known_kinds: Collection[str] | None, out: TextIO
+    path: Path,
+    environment: Mapping[str, str],
+    out: TextIO,
+    known_kinds: Collection[str] | None = None,
+    known_obligations: Collection[str] | None = None,
 ) -> PolicySet | None:
     try:
-        return load_bundle(path, environment=environment, known_kinds=known_kinds, lenient=True)
+        return load_bundle(
+            path,
+            environment=environment,
+            known_kinds=known_kinds,
+            known_obligations=known_obligations,
+            lenient=True,
+        )
     except PolicyLoadError as error:
         for problem in error.problems:
             print(problem, file=out)

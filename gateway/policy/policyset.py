@@ -20,7 +20,9 @@ from gateway.core.globs import matches_any
 from gateway.policy.conditions import Condition, Facts, Truth
 from gateway.policy.model import Agent, Bundle, Case, HttpTool, Limits, McpServer, ModelRoute, Outcome, Policy, Rule
 
-PLANS_MAX = 1024  # tools of one agent; the names come from agents, so what is remembered must not grow for ever
+PLANS_MAX = (
+    1024  # tools or models of one agent; the names come from agents, so what is remembered must not grow for ever
+)
 DECISIONS_MAX = 256  # combinations of outcomes of one tool; a plan with eight conditional layers has as many
 
 
@@ -66,6 +68,7 @@ class AgentView:
     layers: tuple[Policy, ...]
     release: str
     _plans: dict[tuple[str, str, Surface], Plan] = field(default_factory=dict, repr=False)
+    _routes: dict[str, ModelRoute | None] = field(default_factory=dict, repr=False)
 
 
 def matches(rule: Rule, facts: Facts) -> Truth:
@@ -201,9 +204,16 @@ class PolicySet:
 
     def route(self, agent: AgentView, model: str) -> ModelRoute | None:
         """Where the model is served; None when the agent may not use it or nothing serves it."""
-        if not _admitted((layer.models for layer in self._current(agent).layers), model):
-            return None
-        return next((route for route in self.models if matches_any(route.match, model)), None)
+        agent = self._current(agent)
+        if model in agent._routes:
+            return agent._routes[model]
+        found = None
+        if _admitted((layer.models for layer in agent.layers), model):
+            found = next((route for route in self.models if matches_any(route.match, model)), None)
+        if len(agent._routes) >= PLANS_MAX:
+            agent._routes.clear()
+        agent._routes[model] = found
+        return found
 
     def visible_models(self, agent: AgentView) -> tuple[str, ...]:
         """Model names that can be listed and that this agent may use, in the order of the routes."""
@@ -225,7 +235,7 @@ class PolicySet:
         gone has no layers, so everything is denied."""
         if agent.release == self.release:
             return agent
-        return self._views.get(agent.name) or replace(agent, layers=(), release=self.release, _plans={})
+        return self._views.get(agent.name) or replace(agent, layers=(), release=self.release, _plans={}, _routes={})
 
     def _view(self, agent: Agent) -> AgentView:
         layers = tuple(policy for policy in self.policies if policy.applies(agent))

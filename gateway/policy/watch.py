@@ -33,15 +33,21 @@ class WatchStatus:
 
 class BundleWatcher:
     """Polls names, sizes and times of the files; loads when they changed and then stood still for one poll, so that a
-    half-written checkout is not taken for a policy. One poll costs about 10 µs a file; a load blocks (see load_bundle).
+    half-written checkout is not taken for a policy. One poll costs about 40 µs a file; a load blocks (see load_bundle).
     """
 
     def __init__(
-        self, path: Path, *, environment: Mapping[str, str], known_kinds: Collection[str] | None = None
+        self,
+        path: Path,
+        *,
+        environment: Mapping[str, str],
+        known_kinds: Collection[str] | None = None,
+        known_obligations: Collection[str] | None = None,
     ) -> None:
         self._path = path
         self._environment = environment
         self._known_kinds = known_kinds
+        self._known_obligations = known_obligations
         self._tried: _Prints | None = None
         self._seen: _Prints | None = None
         self.current: PolicySet | None = None
@@ -64,7 +70,12 @@ class BundleWatcher:
         """Load now, whatever poll thinks (SIGHUP). None when the bundle is bad or says what is already in force."""
         self._tried = self._seen = self._look()
         try:
-            loaded = load_bundle(self._path, known_kinds=self._known_kinds, environment=self._environment)
+            loaded = load_bundle(
+                self._path,
+                known_kinds=self._known_kinds,
+                known_obligations=self._known_obligations,
+                environment=self._environment,
+            )
         except PolicyLoadError as error:
             self.status = WatchStatus(
                 release=self.status.release,

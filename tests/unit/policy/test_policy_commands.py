@@ -141,6 +141,7 @@ def test_explain_says_when_nothing_speaks(tmp_path: Path) -> None:
 def test_explain_refuses_questions_that_have_no_answer(tmp_path: Path) -> None:
     for words, expected in (
         ({"agent": "bbo"}, "no agent `bbo`; declared are `bob` or `eve`"),
+        ({"surface": "smtp"}, "no surface `smtp`; it is `model`, `mcp` or `http`"),
         ({"tool": "transfer"}, "no tool `transfer`; write it as `server.tool`"),
         ({"args_json": "{"}, "the value of --args is refused: not valid JSON"),
         ({"args_json": "[]"}, "the value of --args is not an object"),

@@ -203,6 +203,15 @@ def test_missing_folder_and_missing_variables_are_told(tmp_path: Path) -> None:
     assert isinstance(load(tmp_path, {}, bundle=bundle, lenient=True), PolicySet)
 
 
+def test_obligation_that_the_gateway_cannot_meet_is_a_problem(tmp_path: Path) -> None:
+    """Accepted at load, it would deny every call at run time."""
+    text = "applies_to: {agents: [bob]}\nrules:\n- {id: a, tools: [bank.x], effect: allow, reason: r, "
+    files = {"policies/a.yaml": text + "obligations: [{kind: cap_result, bytes: 5}]}\n"}
+    assert load(tmp_path, files, known_obligations={"cap_result"}).policies
+    with pytest.raises(PolicyLoadError, match="3:75: found `cap_result`; expected what this gateway can do: nothing"):
+        load(tmp_path, files, known_obligations=frozenset())
+
+
 def test_files_are_bounded(tmp_path: Path) -> None:
     write_bundle(tmp_path, {"policies/big.yaml": "#" * 300_000})
     with pytest.raises(PolicyLoadError, match="too large"):
