@@ -71,7 +71,8 @@ def _measure(
             measure.warm(serving, cores, 4 if contender.slow else 1)
             for connections in options.connections:
                 seconds = options.seconds * (3 if contender.slow and connections >= 64 else 1)
-                row.requests[connections] = found = measure.requests(serving, cores, connections, seconds)
+                slices = 1 if contender.slow else measure.SLICES  # a slice must be long beside one of its requests
+                row.requests[connections] = found = measure.requests(serving, cores, connections, seconds, slices)
                 _say(f"{contender.name}: {connections} connections, {found.per_s:,.0f}/s, {found.cpu_us:,.1f} µs CPU")
             if options.streams:
                 row.streams = measure.streams(serving, cores, options.streams, options.seconds, direct_us)

@@ -107,6 +107,11 @@ def markdown(rows: Sequence[Row], conditions: Mapping[str, Any]) -> str:
         if row.problem:
             lines.append(f"| {title} | | | | | | | {row.problem.replace('|', '/')} |")
         for found in row.requests.values():
+            if not found.requests:
+                lines.append(
+                    f"| {title} | {found.connections} | no request was answered in time | | | | 0 | {found.failed} |"
+                )
+                continue
             lines.append(
                 f"| {title} | {found.connections} | {found.per_s:,.0f} | {found.cpu_us:,.1f} "
                 f"| {found.p50_us / 1000:.2f} | {found.p99_us / 1000:.2f} | {found.requests:,} | {found.failed} |"
