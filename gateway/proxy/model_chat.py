@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.core.action import Action, Surface
 from gateway.core.decision import Effect
 from gateway.core.errors import ClientError, UpstreamError
-from gateway.core.exchange import Direction
+from gateway.core.exchange import Direction, Origin
 from gateway.proxy.asgi import JSON_TYPE, require_json, respond
 from gateway.proxy.model_calls import CallJudge
 from gateway.proxy.model_exchange import ModelExchange, model_not_found
@@ -100,7 +100,10 @@ class ChatExchange(ModelExchange):
         self.count_tokens(answer.usage)
         judge = CallJudge(self.deps, self.surface.runs, self.caller, record, self.began_ns)
         verdicts = await judge.judge(answer.calls) if answer.calls else []
-        edits = (await self.screened(answer.parts, Direction.RESPONSE)).edits
+        # Arguments are not text on their way to the agent: `judge` has looked at those that the agent executes, and the
+        # tool endpoint looks at the others.
+        texts = [part for part in answer.parts if part.origin is not Origin.TOOL_ARGS]
+        edits = (await self.screened(texts, Direction.RESPONSE)).edits
         record.response = openai_chat.replace_calls(answer, verdicts, edits)
         self.give_verdict()
         await respond(self.request.send, 200, record.response, [*self.headers(response, judge.held), JSON_TYPE])
