@@ -38,7 +38,9 @@ def write_bundle(folder: Path, files: Mapping[str, str], *, bundle: str = BUNDLE
 
 
 def load(folder: Path, files: Mapping[str, str], *, bundle: str = BUNDLE, **options: Any) -> PolicySet:
-    return load_bundle(write_bundle(folder, files, bundle=bundle), environment=options.pop("environment", {}), **options)
+    return load_bundle(
+        write_bundle(folder, files, bundle=bundle), environment=options.pop("environment", {}), **options
+    )
 
 
 def decide(
