@@ -76,18 +76,20 @@ def held_proposal(
 class RunningConsole:
     """The console and the rooms behind it. Calls to the queue run on its own loop."""
 
-    def __init__(self, redis_url: str, folder: Path, *, link_token: str | None = LINK_TOKEN) -> None:
+    def __init__(self, redis_url: str, folder: Path, *, link_token: str | None, public_url: str | None) -> None:
         self.folder = folder
         self.clock = Clock()
         self.status = Status()
+        self.policy: Callable[[], Status] = lambda: self.status
         self.mask: Callable[[str], str] = lambda text: text
         self.keys_path = folder / "keys.yaml"
-        self._redis_url = redis_url
+        self.redis_url = redis_url
         self._link_token = link_token
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.public_url = public_url or self.url
         self.recorder = Recorder(TraceStore(folder / "traces.db"), Masked)
         self.runs = RunStore(folder / "traces.db")
         self.app: Starlette
@@ -114,7 +116,7 @@ class RunningConsole:
         held, _ = self.call(self.queue.propose(proposal, now=self.clock() if now is None else now))
         return held
 
-    def get(self, id: str) -> HeldAction:
+    def get(self, id: str) -> HeldAction:  # noqa: A002 - the word of the glossary
         held = self.call(self.queue.get(id))
         assert held is not None
         return held
@@ -140,17 +142,17 @@ class RunningConsole:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._link = connect(self._redis_url)
+        self._link = connect(self.redis_url)
         self.queue = Queue(self._link)
         deps = ConsoleDeps(
             queue=self.queue,
             runs=self.runs,
-            status=lambda: self.status,
+            status=lambda: self.policy(),  # noqa: PLW0108 - tests replace it later
             keyring=self.keyring,
             secret=b"s" * 32,
-            public_url=self.url,
+            public_url=self.public_url,
             sign_in_token=self._link_token,
-            mask_text=lambda text: self.mask(text),
+            mask_text=lambda text: self.mask(text),  # noqa: PLW0108 - tests replace it later
             clock=self.clock,
         )
         self.app = console_app(deps)
@@ -167,9 +169,11 @@ class RunningConsole:
 
 
 @contextmanager
-def running_console(redis_url: str, *, link_token: str | None = LINK_TOKEN) -> Iterator[RunningConsole]:
+def running_console(
+    redis_url: str, *, link_token: str | None = LINK_TOKEN, public_url: str | None = None
+) -> Iterator[RunningConsole]:
     with tempfile.TemporaryDirectory(prefix="gw-console-") as folder:
-        console = RunningConsole(redis_url, Path(folder), link_token=link_token)
+        console = RunningConsole(redis_url, Path(folder), link_token=link_token, public_url=public_url)
         console.start()
         try:
             yield console

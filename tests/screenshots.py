@@ -15,10 +15,10 @@ from tests.consoles import RunningConsole, running_console
 from tests.servers import throwaway
 
 CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = (
+ARGUMENTS = (  # noqa: SIM905 - a command line
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
-).split()  # noqa: SIM905 - a command line
+).split()
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PHONE = (390, 844)
 DESK = (1280, 860)

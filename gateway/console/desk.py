@@ -104,8 +104,15 @@ class Desk:
 
     async def on_crash(self, request: Request, error: Exception) -> Response:
         del error  # Starlette logs it; people and programs get no details
-        # This answer leaves outside of the guard, so it carries the headers itself.
-        return self._problem(request, 500, "internal", "something went wrong here; it is in the log", SECURITY_HEADERS)
+        # Drawn without asking who is there: whatever broke the first page must not break this one. It leaves outside
+        # of the guard, so it carries the headers itself.
+        words = {"status": 500, "code": "internal", "message": "something went wrong here; it is in the log"}
+        if _for_programs(request):
+            response = Response(error_json(str(words["code"]), str(words["message"])), 500, None, "application/json")
+        else:
+            response = self.page(request, "problem.html", words, status=500)
+        response.headers.update(SECURITY_HEADERS)
+        return response
 
     async def on_sign_in_required(self, request: Request, error: Exception) -> Response:
         del error
@@ -117,7 +124,7 @@ class Desk:
         return self.redirect(f"/sign-in?next={quote(_target(request))}")
 
     def _problem(self, request: Request, status: int, code: str, message: str, headers: Mapping[str, str]) -> Response:
-        if request.url.path.startswith("/api/") or request.url.path == "/events":
+        if _for_programs(request):
             return Response(error_json(code, message), status, dict(headers), "application/json")
         session = self.sessions.read(request.cookies.get(self.session_cookie))
         response = self.page(
@@ -129,6 +136,10 @@ class Desk:
         )
         response.headers.update(headers)
         return response
+
+
+def _for_programs(request: Request) -> bool:
+    return request.url.path.startswith("/api/") or request.url.path == "/events"
 
 
 def _target(request: Request) -> str:

@@ -20,8 +20,15 @@ def test_spans(seconds: float, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("nanoseconds", "words"),
-    [(0, "0.0 ms"), (20_000, "<0.1 ms"), (400_000, "0.4 ms"), (12_345_678, "12 ms"), (1_250_000_000, "1.25 s"), (3 * 10**11, "5 min")],
-)  # fmt: skip
+    [
+        (0, "0.0 ms"),
+        (20_000, "<0.1 ms"),
+        (400_000, "0.4 ms"),
+        (12_345_678, "12 ms"),
+        (1_250_000_000, "1.25 s"),
+        (3 * 10**11, "5 min"),
+    ],
+)
 def test_fine_spans(nanoseconds: int, words: str) -> None:
     assert fine_span(nanoseconds) == words
 
@@ -40,7 +47,10 @@ def test_a_chat_completion_is_a_conversation() -> None:
     request = {
         "messages": [
             {"role": "system", "content": "S"},
-            {"role": "user", "content": [{"type": "text", "text": "U"}, {"type": "image_url", "image_url": {"url": "x"}}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "U"}, {"type": "image_url", "image_url": {"url": "x"}}],
+            },
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "1", "content": "R"},
         ]
@@ -56,7 +66,11 @@ def test_a_stream_is_joined_to_what_it_said() -> None:
     events = [
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]},
         {"choices": [{"index": 0, "delta": {"content": "lo"}}]},
-        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a"'}}]}}]},
+        {
+            "choices": [
+                {"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '{"a"'}}]}}
+            ]
+        },
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]}}]},
     ]
     stream = b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events) + b"data: [DONE]\n\n"
@@ -74,11 +88,24 @@ def test_an_mcp_call_is_a_conversation() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xff\x00", b"not json", [], 5, {"messages": 5}, {"messages": [None, 5, {"role": {"a": 1}}]}, {"choices": [None]},
-     {"choices": [{"message": 7}]}, {"messages": [{"role": "user", "content": {"a": 1}, "tool_calls": [1, {"function": 3}]}]},
-     {"result": {"content": 4}}, {"error": "x"}, {"output": [1]}, {"input": [{"type": "x"}]},
-     b'data: {"choices":[{"delta":{"tool_calls":[null,{"index":null,"function":{"name":5}}]}}]}\n\n'],
-)  # fmt: skip
+    [
+        b"",
+        b"\xff\x00",
+        b"not json",
+        [],
+        5,
+        {"messages": 5},
+        {"messages": [None, 5, {"role": {"a": 1}}]},
+        {"choices": [None]},
+        {"choices": [{"message": 7}]},
+        {"messages": [{"role": "user", "content": {"a": 1}, "tool_calls": [1, {"function": 3}]}]},
+        {"result": {"content": 4}},
+        {"error": "x"},
+        {"output": [1]},
+        {"input": [{"type": "x"}]},
+        b'data: {"choices":[{"delta":{"tool_calls":[null,{"index":null,"function":{"name":5}}]}}]}\n\n',
+    ],
+)
 def test_what_is_no_conversation_does_no_harm(body: object) -> None:
     turns(body, body)
 
