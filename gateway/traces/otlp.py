@@ -46,7 +46,7 @@ class OtlpExporter:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._in_hand = self._exported = self._dropped = 0
-        self._failing = False
+        self._failing = self._shut = False
         self._thread = threading.Thread(target=self._work, name="gateway-otlp", daemon=True)
         self._thread.start()
 
@@ -69,7 +69,7 @@ class OtlpExporter:
         self._wake.set()
         self._thread.join(timeout_s * 0.75)
         if self._thread.is_alive():
-            self._exporter.shutdown()  # ends the pause between two tries
+            self._shut_down()  # ends the pause between two tries
             self._thread.join(max(0.0, ends_s - time.monotonic()))
         with self._lock:
             self._dropped += len(self._queue)
@@ -83,7 +83,13 @@ class OtlpExporter:
                 self._send(batch)
             if self._closing.is_set():
                 break
-        self._exporter.shutdown()
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            first, self._shut = not self._shut, True
+        if first:
+            self._exporter.shutdown()
 
     def _take(self) -> list[Row]:
         with self._lock:

@@ -160,7 +160,9 @@ class Recorder:
         """Store what is queued, within `timeout_s`; then give the exporter two seconds at most. What remains counts as
         dropped. Returns the last counts."""
         with self._lock:
-            self._closed = True
+            first, self._closed = not self._closed, True
+        if not first:
+            return self.counts()
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -193,6 +195,8 @@ class Recorder:
 
     def _wait(self) -> None:
         """Until there is a batch: full, or as old as `batch_wait_s`. Hardly ever wakes while nothing happens."""
+        if self._closing.is_set():
+            return
         self._wake.wait(HOUSEKEEPING_S)
         self._wake.clear()  # before looking at the queue: a put after this line sets it again
         if self._queue and len(self._queue) < self._limits.batch_rows_max and not self._closed and not self._hurry:
