@@ -73,8 +73,20 @@ rules:
 class Records(list[ExchangeRecord]):
     """A recorder that keeps everything."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._put = asyncio.Event()
+
     def put(self, record: ExchangeRecord) -> None:
         self.append(record)
+        self._put.set()
+
+    async def found(self, operation: str, number: int = 1) -> ExchangeRecord:
+        """The `number`th record of this operation, as soon as it is there: an answer is sent before it is recorded."""
+        while len(found := [record for record in self if record.operation == operation]) < number:
+            self._put.clear()
+            await asyncio.wait_for(self._put.wait(), 10)
+        return found[number - 1]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,7 +131,7 @@ class Running:
 
 
 @asynccontextmanager
-async def tool_gateway(  # noqa: PLR0913 - what differs between tests
+async def tool_gateway(
     folder: Path,
     redis_url: str | None,
     upstream: str,

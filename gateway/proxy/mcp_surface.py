@@ -70,7 +70,9 @@ class McpSurface:
                 await self._admit(visit)
                 visit.exchange.record.operation = method
                 visit.exchange.record.effect = "allow"
-                await _while_connected(visit, self._relay.forward(visit, b"", http_method=method))
+                # A stream that is taken up again may bring the answer to an earlier `tools/list`.
+                shape = partial(self._list_tools, visit)
+                await _while_connected(visit, self._relay.forward(visit, b"", http_method=method, shape=shape))
             case _:
                 raise _method_not_allowed()
 
@@ -153,8 +155,9 @@ class McpSurface:
     def _list_tools(self, visit: Visit, value: Mapping[str, Any]) -> Mapping[str, Any]:
         policy, agent = self._deps.policy(), visit.exchange.caller.agent
         tools = value.get("tools")
-        if isinstance(tools, list):
-            self._deps.definitions.observe(visit.endpoint, tools)
+        if not isinstance(tools, list):
+            return value
+        self._deps.definitions.observe(visit.endpoint, tools)
         return mcp_tools.filter_tools(
             value,
             lambda tool: policy.may_use(agent, f"{visit.server.name}.{tool}", Surface.MCP),

@@ -81,9 +81,7 @@ async def client(gateway: Running, era: str, agent: str = "bob") -> AsyncIterato
         yield connected
 
 
-def between(
-    tmp_path: Path, redis_url: str, work: Callable[[Running, Bank], Awaitable[None]], **options: Any
-) -> None:
+def between(tmp_path: Path, redis_url: str, work: Callable[[Running, Bank], Awaitable[None]], **options: Any) -> None:
     """Run `work` with a bank, the gateway before it, and everything on loopback."""
 
     async def main() -> None:
