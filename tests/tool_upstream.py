@@ -70,6 +70,13 @@ class ToolUpstream:
     seen: list[Seen] = field(default_factory=list)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def called(self, what: str, number: int = 1) -> None:
+        """Until as many requests of this kind have arrived."""
+        while len(self.calls(what)) < number:
+            self.arrived.clear()
+            await asyncio.wait_for(self.arrived.wait(), 10)
 
     def on(self, what: str, *writes: Write) -> None:
         self.answers[what] = lambda seen: list(writes)
@@ -91,6 +98,7 @@ class ToolUpstream:
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 seen = Seen(method, path, headers, body)
                 self.seen.append(seen)
+                self.arrived.set()
                 for write in self._answer(seen):
                     if write is CUT:
                         return
