@@ -634,6 +634,18 @@ def test_results_go_first_then_the_action_and_everything_of_it(play: Play) -> No
     play(scenario, result_ttl_s=10, retention_s=100)
 
 
+def test_removing_an_old_action_does_not_hide_the_new_one_of_the_same_digest(play: Play) -> None:
+    async def scenario(queue: Queue) -> None:
+        old = await held(queue)
+        await queue.cancel(old.id, "clerk", now=NOW)
+        new = await held(queue, now=NOW + 99)
+        assert await queue.sweep(now=NOW + 100) == 1
+        assert await queue.get(old.id) is None
+        assert (await queue.propose(proposal(), now=NOW + 101))[0].id == new.id
+
+    play(scenario, result_ttl_s=10, retention_s=100)
+
+
 def test_closed_actions_are_bounded_also_before_their_time(play: Play) -> None:
     async def scenario(queue: Queue) -> None:
         for n in range(5):
