@@ -6,8 +6,9 @@ candidate that it yields is judged by code that looks at a bounded number of cha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import pairwise
 
 import re2
 
@@ -100,19 +101,18 @@ def _in_characters(found: list[Finding], unit: str, data: bytes) -> list[Finding
     return [Finding(f.filter, f.kind, characters[f.start], characters[f.end], f.score) for f in found]
 
 
-class _Claim(NamedTuple):
-    order: tuple[int, int, int, str]
-    finding: Finding
-
-
 def _settle(found: list[Finding], skip: int) -> list[Finding]:
     """Of findings that overlap keep the most specific, then the longest, then the first: always the same ones."""
-    if len(found) == 1:
-        return found if found[0].start >= skip else []
-    claims = sorted(_Claim((-rank(f.kind), f.start - f.end, f.start, f.kind), f) for f in found if f.start >= skip)
+    found = sorted((f for f in found if f.start >= skip), key=lambda f: (f.start, f.end))
+    if all(one.end <= other.start for one, other in pairwise(found)):
+        return found
+    starts: list[int] = []
     kept: list[Finding] = []
-    for claim in claims:
-        finding = claim.finding
-        if all(finding.end <= other.start or finding.start >= other.end for other in kept):
-            kept.append(finding)
-    return sorted(kept, key=lambda finding: finding.start)
+    for finding in sorted(found, key=lambda f: (-rank(f.kind), f.start - f.end, f.start, f.kind)):
+        place = bisect_left(starts, finding.start)
+        if (place == 0 or kept[place - 1].end <= finding.start) and (
+            place == len(kept) or finding.end <= kept[place].start
+        ):
+            starts.insert(place, finding.start)
+            kept.insert(place, finding)
+    return kept

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import re2
+
 _SEPARATOR = 0x1F
 """Stands for what cannot be part of anything searched for. Never a space: digits of two cells must not join."""
 
@@ -74,7 +76,7 @@ class _Folding(dict[int, int]):
 _FOLDING = _Folding(_table())
 
 
-def _pattern() -> re.Pattern[str]:
+def _ranges() -> list[tuple[int, int]]:
     points = sorted(_FOLDING)
     ranges = list(_IDEOGRAPHIC_RANGES)
     low = previous = points[0]
@@ -84,10 +86,15 @@ def _pattern() -> re.Pattern[str]:
             low = point
         previous = point
     ranges.append((low, previous))
-    return re.compile("[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in sorted(ranges)) + "]+")
+    return sorted(ranges)
 
 
-_FOLDED = _pattern()
+_FOLDED = re.compile("[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in _ranges()) + "]+")
+_ANY_FOLDED = re2.compile("[" + "".join(f"\\x{{{low:x}}}-\\x{{{high:x}}}" for low, high in _ranges()) + "]")
+"""The same class. RE2 tells ten times faster that there is nothing to fold: accented letters stay as they are."""
+
+_COMMON = tuple((chr(point), chr(_FOLDING[point])) for point in (0x2019, 0x2014, 0x2013, 0x201C, 0x201D, 0x2018, 0xA0))
+"""What models and editors put into every text, replaced at a fraction of the cost of a substitution."""
 
 
 def _fold_run(match: re.Match[str]) -> str:
@@ -98,7 +105,12 @@ def fold(text: str) -> tuple[str, list[int] | None]:
     """The folded text, and for each of its characters the offset it has in `text` (None where they are the same)."""
     if text.isascii():
         return text, None
-    folded = _FOLDED.sub(_fold_run, text)
+    folded = text
+    for typographic, plain in _COMMON:
+        folded = folded.replace(typographic, plain)
+    if folded.isascii() or _ANY_FOLDED.search(folded.encode("utf-8", "surrogatepass")) is None:
+        return folded, None
+    folded = _FOLDED.sub(_fold_run, folded)
     if _INVISIBLE not in folded:
         return folded, None
     kept: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.core.exchange import Finding
-from gateway.filters.cutting import WINDOW, Chain, next_piece
+from gateway.filters.cutting import SEPARATORS, WINDOW, Chain, next_piece
 from gateway.filters.detection import Detection
 
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=%-]*")
@@ -35,6 +35,8 @@ class Inspection:
         """
         if self._open:
             return self._go_on(text, at, final)
+        if self._inside and at < len(text) and text[at] in SEPARATORS:
+            return [], at + 1  # the word that was cut into ended here: what follows is not inside of anything
         piece = next_piece(text, at, final, self._chain)
         if piece is None:
             return None

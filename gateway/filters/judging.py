@@ -20,7 +20,7 @@ from gateway.core.filtering import Edit, FilterAction, FilterRule, TextVerdict
 from gateway.filters.kinds import placeholder
 from gateway.filters.scanner import Scanner
 
-LONG_CHARACTERS = 16_384
+LONG_CHARACTERS = 2048
 """A longer text is inspected with pauses, so that it cannot hold up other requests."""
 _PLANS_MAX = 4096
 """Remembered plans. Tool names come from outside; without a bound they would fill the memory."""

@@ -65,7 +65,8 @@ class Recognizers:
     card: Judge
     iban: Judge
     email: Judge
-    ip: Judge
+    ipv4: Judge
+    ipv6: Judge
     crypto: Judge
     us_ssn: Judge
     top_level_domains: frozenset[str]
@@ -81,6 +82,7 @@ def load() -> Recognizers:
 
     email = wanted["EmailRecognizer"]()
     email.validate_result = lambda address: bool(extract(address).fqdn)
+    ip_type = wanted["IpRecognizer"]  # five patterns, of which a candidate can only match one or four
     card_type, pattern = wanted["CreditCardRecognizer"], wanted["Pattern"]
     # Presidio's own pattern ends at 16 digits and lacks Mastercard's 2-series.
     longer = pattern("card of any length", r"\b[2-6]\d{3}(?:[- ]?\d){9,15}\b", 0.3)
@@ -88,7 +90,8 @@ def load() -> Recognizers:
         card=_whole(card_type(patterns=[*card_type.PATTERNS, longer])),
         iban=_whole(wanted["IbanRecognizer"]()),
         email=_whole(email),
-        ip=_whole(wanted["IpRecognizer"]()),
+        ipv4=_whole(ip_type(patterns=[one for one in ip_type.PATTERNS if one.name == "IPv4"])),
+        ipv6=_whole(ip_type(patterns=[one for one in ip_type.PATTERNS if one.name != "IPv4"])),
         crypto=_whole(wanted["CryptoRecognizer"]()),
         us_ssn=_whole(wanted["UsSsnRecognizer"]()),
         top_level_domains=frozenset(suffix.rpartition(".")[2] for suffix in extract.tlds),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ CHARACTERS_MAX = 32_000_000
 """Bodies are capped far below this; a text beyond it is refused, not skipped."""
 CACHE_BYTES_MAX = 16 << 20
 """About 60,000 remembered texts."""
-_REMEMBER_FROM = 2048
-"""Characters. Inspecting a shorter text without findings costs no more than hashing it."""
+_SHORT = 2048
+"""Characters. Seeing that such a text holds nothing costs about as much as remembering that it does not."""
+_GLANCE_CHARACTERS = 1_000_000
+"""A longer text is not looked over in one go: that would take more than 4 ms."""
 _ENTRY_BYTES, _FINDING_BYTES = 260, 180  # measured: key, slots of the dictionary, tuple; one Finding
-_BREATHE_CHARACTERS = 16 * WINDOW
-"""Between two breaths of the event loop: 0.3 ms of text without findings, a few ms of nothing but findings."""
+_BREATHE_S = 0.003
+"""Between two breaths of the event loop, not counting the piece at hand."""
 
 Findings = tuple[Finding, ...]
 
@@ -72,14 +75,14 @@ class Scanner:
 
     def scan(self, text: str) -> Findings:
         """All findings in order, not overlapping; offsets are code points of `text`. Raises FilterError."""
-        if len(text) <= WINDOW and text.isascii() and not self.detection.touches(text.encode()):
+        if len(text) <= _SHORT and text.isascii() and not self.detection.touches(text.encode()):
             self._count(text)
             return ()
         key = self._key(text)
         known = self._recall(key)
         if known is not None:
             return known
-        found = tuple(self._whole(text))
+        found = tuple(finding for piece in self._steps(text) for finding in piece)
         self._remember(key, found)
         return found
 
@@ -90,21 +93,18 @@ class Scanner:
         if known is not None:
             return known
         found: list[Finding] = []
-        breathed = 0
-        for finding, at in self._steps(text):
-            found.extend(finding)
-            if at - breathed >= _BREATHE_CHARACTERS or len(finding) > 50:
-                breathed = at
+        breathed = time.monotonic()
+        for piece in self._steps(text):
+            found.extend(piece)
+            if time.monotonic() - breathed > _BREATHE_S:
                 await asyncio.sleep(0)
+                breathed = time.monotonic()
         result = tuple(found)
         self._remember(key, result)
         return result
 
-    def _whole(self, text: str) -> Iterator[Finding]:
-        for found, _ in self._steps(text):
-            yield from found
-
-    def _steps(self, text: str) -> Iterator[tuple[list[Finding], int]]:
+    def _steps(self, text: str) -> Iterator[list[Finding]]:
+        """The findings piece by piece."""
         self._count(text)
         if len(text) > CHARACTERS_MAX:
             raise FilterError("filter_too_large", "the text is too long to be inspected; send it in parts")
@@ -114,15 +114,21 @@ class Scanner:
             self.counts.failed += 1
             raise
 
-    def _walk(self, text: str) -> Iterator[tuple[list[Finding], int]]:
+    def _walk(self, text: str) -> Iterator[list[Finding]]:
         folded, origins = fold(text)
+        # What a piece holds the whole holds: patterns look no further than a word boundary.
+        if WINDOW < len(folded) <= _GLANCE_CHARACTERS and not self._touches(folded):
+            return
         inspection = Inspection(self.detection)
         at = 0
         while at < len(folded):
             step = inspection.step(folded, at, final=True)
             assert step is not None
             found, at = step
-            yield (found if origins is None else [to_origin(f, origins) for f in found]), at
+            yield found if origins is None else [to_origin(finding, origins) for finding in found]
+
+    def _touches(self, folded: str) -> bool:
+        return self.detection.touches(folded.encode("utf-8", "surrogatepass"))
 
     def _count(self, text: str) -> None:
         self.counts.scanned += 1

@@ -74,7 +74,7 @@ class StreamGuard:
             self.settled = self._fed
             return
         folded, origins = fold(text)
-        if origins is not None or self._base is None:
+        if origins is not None or self._base is None or self._base + len(self._text) != start:
             if self._base is not None:
                 self._origins = list(range(self._base, self._base + len(self._text)))
                 self._base = None
