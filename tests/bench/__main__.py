@@ -18,8 +18,6 @@ from tests.bench.contenders import CONTENDERS, Contender
 from tests.bench.ground import ROOT, BenchError, Cores, rss_bytes, stolen, ticks
 from tests.bench.upstreams import Upstreams, upstreams
 
-STREAM_EVENTS, STREAM_GAP_MS = 50, 20.0
-"""A stream of one second. At 16 at once that is 800 events/s, which the slowest contender can still carry on a core."""
 SECONDS_MAX = 120.0
 
 
@@ -36,11 +34,11 @@ def main() -> int:
         "load average at start": f"{os.getloadavg()[0]:.1f}",
         "seconds per point": f"{options.seconds:g}, in {measure.SLICES} slices, of which the median counts",
         "text": "a fresh kilobyte in every request",
-        "streams": f"{STREAM_EVENTS} events, one every {STREAM_GAP_MS:g} ms",
+        "streams": f"{measure.STREAM_EVENTS} events, one every {measure.STREAM_GAP_MS:g} ms, begun evenly",
     }
     before = ticks()
     try:
-        with upstreams(work, cores, events=STREAM_EVENTS, gap_ms=STREAM_GAP_MS) as behind:
+        with upstreams(work, cores, events=measure.STREAM_EVENTS, gap_ms=measure.STREAM_GAP_MS) as behind:
             direct = measure.raw_streams(behind.stream_port, {}, cores, options.streams, options.seconds)
             conditions["first token without a proxy, p50 ms"] = f"{direct['first_p50_us'] / 1000:.2f}"
             for contender in chosen:
@@ -75,7 +73,7 @@ def _measure(
                 row.requests[connections] = found = measure.requests(serving, cores, connections, seconds, slices)
                 _say(f"{contender.name}: {connections} connections, {found.per_s:,.0f}/s, {found.cpu_us:,.1f} µs CPU")
             if options.streams:
-                row.streams = measure.streams(serving, cores, options.streams, options.seconds, direct_us)
+                row.streams = measure.streams(serving, cores, options.streams, options.seconds * 2, direct_us)
                 _say(f"{contender.name}: streams, {row.streams.cpu_us_per_event:.1f} µs CPU per event")
             row.rss_bytes = rss_bytes(serving.process.pid)
     except BenchError as error:

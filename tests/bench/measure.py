@@ -81,6 +81,8 @@ def _patiently(request: Request) -> bytes:
     raise BenchError(f"it answers with {last}")
 
 
+STREAM_EVENTS, STREAM_GAP_MS = 50, 20.0
+"""A stream of one second. At 16 at once that is 800 events/s, which the slowest contender can still carry on a core."""
 SLICES = 3
 """A point is measured so many times in a row; the slice with the median cost stands for it. A neighbour's burst on a
 shared machine spoils one slice, not the point."""
@@ -137,6 +139,7 @@ def raw_streams(
         "concurrent": concurrent,
         "seconds": seconds,
         "streams_max": streams_max,
+        "spread_s": min(STREAM_EVENTS * STREAM_GAP_MS / 1000, seconds / 2),
     }
     command = [str(PYTHON), "-m", "tests.bench.stream_load", json.dumps(plan)]
     done = subprocess.run(

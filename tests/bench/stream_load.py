@@ -1,4 +1,4 @@
-"""Streams through a proxy, so many at a time: time to the first event, events, failures. Prints one line of JSON.
+"""Streams through a proxy, so many at a time: time to the first word, events, failures. Prints one line of JSON.
 
 Run as a process of its own (`python -m tests.bench.stream_load '{...}'`), so that it can be pinned beside the upstream.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from httptools import HttpParserError, HttpResponseParser
 
 from tests.bench import wire
 
+_WORD = re.compile(rb'"content": ?"[^"]')  # of a delta; the role alone is no token
 STREAM_S_MAX = 60.0
 """After this long a stream counts as failed: a proxy that lost its end must not hold the measurement up."""
 
@@ -48,7 +50,7 @@ class Client(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.body += body
-        if not self.first_s and b"data:" in self.body:
+        if not self.first_s and _WORD.search(self.body):
             self.first_s = time.perf_counter()
 
     def on_message_complete(self) -> None:
@@ -70,8 +72,9 @@ class Load:
         self.firsts_us: list[float] = []
         self.streams = self.events = self.failed = 0
 
-    async def worker(self, until: float, streams_max: int) -> None:
+    async def worker(self, wait_s: float, until: float, streams_max: int) -> None:
         """Streams one after the other until it is time or there were enough; the last one is read to its end."""
+        await asyncio.sleep(wait_s)
         loop = asyncio.get_running_loop()
         client: Client | None = None
         while time.perf_counter() < until and self.streams + self.failed < streams_max:
@@ -101,7 +104,10 @@ async def run(plan: dict[str, Any]) -> dict[str, float]:
     head = ("\r\n".join(lines) + "\r\n").encode()
     load = Load(plan["port"], head, wire.unseen_bodies(wire.STREAM_MODEL, stream=True, seed=time.time_ns()))
     until = time.perf_counter() + plan["seconds"]
-    await asyncio.gather(*(load.worker(until, plan["streams_max"]) for _ in range(plan["concurrent"])))
+    concurrent: int = plan["concurrent"]
+    # Spread over the length of a stream: in step, all begin at once, and a burst is measured instead of a first token.
+    waits = [plan["spread_s"] * number / concurrent for number in range(concurrent)]
+    await asyncio.gather(*(load.worker(wait, until, plan["streams_max"]) for wait in waits))
     firsts = sorted(load.firsts_us) or [0.0]
     return {
         "streams": load.streams,

@@ -44,11 +44,12 @@ def _chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 
 def events(count: int) -> list[bytes]:
-    """The events of one stream, the role first; the last one, with the finish reason, also carries `[DONE]`."""
-    words = (_WORDS[number % len(_WORDS)] + " " for number in range(count - 2))
+    """What is sent at once, in turn: the role with the first word, as model servers do; word by word; at last the
+    finish reason with `[DONE]`. `count` events in all."""
+    words = [_WORDS[number % len(_WORDS)] + " " for number in range(count - 2)]
     return [
-        _chunk({"role": "assistant", "content": ""}),
-        *(_chunk({"content": word}) for word in words),
+        _chunk({"role": "assistant", "content": ""}) + _chunk({"content": words[0]}),
+        *(_chunk({"content": word}) for word in words[1:]),
         _chunk({}, "stop") + b"data: [DONE]\n\n",
     ]
 
