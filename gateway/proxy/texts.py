@@ -17,7 +17,7 @@ from gateway.wire import leaves
 
 PARTS_MAX = 20_000  # a tool message with more strings than this is not looked at one by one; it is refused
 _KEY = "\x00key"  # begins the path of a part that is a member name
-_WORD = re.compile(r"[A-Za-z_]{0,40}|[A-Za-z0-9_-]{0,12}")  # cannot hold a secret or a number worth masking
+_WORD = re.compile(r"[A-Za-z_./:$-]{0,64}|[A-Za-z0-9_-]{0,12}")  # cannot hold a secret or a number worth masking
 _DIGITS_MIN, _DIGITS_MAX = 14, 19  # card numbers; timestamps in milliseconds have 13
 _PROTOCOL_META = ("io.modelcontextprotocol/", "gateway/", "progressToken", "traceparent", "tracestate")
 
