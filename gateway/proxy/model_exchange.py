@@ -1,6 +1,6 @@
 """One exchange with a model endpoint: what all kinds of it share.
 
-Order: limits, decode, route, filters, audit intent, upstream, guard, answer, record. Nothing of an answer leaves before
+Order: decode, route, filters, audit intent, upstream, guard, answer, record. Nothing of an answer leaves before
 its verdict; what no rule touches is forwarded byte for byte in both directions.
 """
 
@@ -59,10 +59,9 @@ class ModelExchange:
         """Serve the exchange and record it, whatever becomes of it. Raises GatewayError to be answered as such."""
         record = self.record
         try:
-            await self.surface.limiter.admit(self.caller.agent, now=record.started_s)
             record.request = await read_body(self.request.receive, self.request.headers, self.deps.body_bytes_max)
             await self.serve(record.request)
-            await self._charge()
+            self._charge()
         except GatewayError as error:
             record.error, record.status = error.code, error.status
             record.reason = record.reason or error.message
@@ -179,14 +178,14 @@ class ModelExchange:
                 self.record.rule, self.record.reason = decision.rule, decision.reason
                 break
 
-    async def _charge(self) -> None:
+    def _charge(self) -> None:
         usage = self.record.usage
         tokens = (
             usage.input + usage.output
             if usage is not None
             else (self.sent_bytes + len(self.record.response or b"")) // CHARS_PER_TOKEN
         )
-        await self.surface.limiter.charge(self.caller.agent, tokens, now=self.deps.clock())
+        self.surface.limiter.charge(self.caller.agent, tokens, now=self.deps.clock())
 
 
 async def _error_body(response: Response) -> bytes:

@@ -19,12 +19,14 @@ from gateway.core.errors import ClientError, GatewayError
 from gateway.proxy.asgi import JSON_TYPE, DisconnectedError, Header, Receive, Scope, Send, header_map, respond
 from gateway.proxy.caller import Caller
 from gateway.traces import context
+from gateway.traces.record import ExchangeRecord
 from gateway.wire import openai_chat
 
 if TYPE_CHECKING:
     from gateway.policy import AgentView
     from gateway.policy.identity import Keyring
     from gateway.proxy.deps import Deps
+    from gateway.proxy.limits import Limiter
 
 log = logging.getLogger("gateway.proxy")
 
@@ -56,11 +58,13 @@ class DataPlane:
         deps: Deps,
         *,
         keyring: Callable[[], Keyring],
+        limiter: Limiter,
         handlers: Mapping[str, Handler],
         ready: Callable[[], tuple[bool, dict[str, object]]],
     ) -> None:
         self._deps = deps
         self._keyring = keyring
+        self._limiter = limiter
         self._handlers = sorted(handlers.items(), key=lambda item: -len(item[0]))
         self._ready = ready
 
@@ -101,6 +105,7 @@ class DataPlane:
         caller, named = self._caller(agent, headers)
         for prefix, handler in self._handlers:
             if path.startswith(prefix):
+                await self._admit(caller, _surface(path))
                 await handler(
                     Request(
                         scope=scope,
@@ -114,6 +119,31 @@ class DataPlane:
                 )
                 return
         raise ClientError("not_found", "there is nothing at this path; see the README for the paths", status=404)
+
+    async def _admit(self, caller: Caller, surface: str) -> None:
+        """Take one of the agent's requests, whatever the surface. A refusal is recorded: it says why nothing ran."""
+        now = self._deps.clock()
+        try:
+            await self._limiter.admit(caller.agent, now=now)
+        except GatewayError as error:
+            self._deps.recorder.put(
+                ExchangeRecord(
+                    id=context.exchange_id(),
+                    trace_id=caller.trace_id,
+                    span=caller.span,
+                    parent_span=caller.parent_span,
+                    run=caller.run,
+                    agent=caller.agent.name,
+                    surface=surface,
+                    operation="admit",
+                    started_s=now,
+                    status=error.status,
+                    error=error.code,
+                    reason=error.message,
+                    release=self._deps.policy().release,
+                )
+            )
+            raise
 
     def _authenticate(self, headers: Mapping[bytes, bytes]) -> AgentView:
         """The agent that holds the presented gateway key. What a caller says of itself is not looked at."""
@@ -186,7 +216,7 @@ def error_body(path: str, error: GatewayError) -> bytes:
 def _surface(path: str) -> str:
     if path.startswith(_MODEL_SURFACE):
         return "model"
-    return "mcp" if path.startswith("/mcp") else "other"
+    return "mcp" if path.startswith("/mcp") else "http"
 
 
 class _Started:
