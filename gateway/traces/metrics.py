@@ -58,23 +58,23 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._counters: dict[str, dict[Labels, float]] = {}
-        self._histograms: dict[str, dict[Labels, Histogram]] = {}
+        self._counters: dict[str, dict[Labels, float]] = {name: {} for name in NAMES}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in _BASE}
         self._gauges: dict[str, Callable[[], Mapping[Labels, float]]] = {}
 
     def count(self, name: str, labels: Labels = (), by: float = 1) -> None:
         """Add to a counter that `NAMES` describes."""
-        series = self._counters.setdefault(name, {})
-        labels = _bounded(series, labels)
+        series = self._counters[name]
+        if labels not in series:
+            labels = _bounded(series, labels)
         series[labels] = series.get(labels, 0) + by
 
     def time(self, name: str, labels: Labels, value: float) -> None:
         """Add to a distribution that `NAMES` describes."""
-        series = self._histograms.setdefault(name, {})
-        labels = _bounded(series, labels)
+        series = self._histograms[name]
         histogram = series.get(labels)
         if histogram is None:
-            histogram = series[labels] = Histogram(_BASE[name][0])
+            histogram = series.setdefault(_bounded(series, labels), Histogram(_BASE[name][0]))
         histogram.add(value)
 
     def gauge(self, name: str, read: Callable[[], Mapping[Labels, float]]) -> None:
@@ -82,7 +82,7 @@ class Metrics:
         self._gauges[name] = read
 
     def histogram(self, name: str, labels: Labels) -> Histogram | None:
-        return self._histograms.get(name, {}).get(labels)
+        return self._histograms[name].get(labels)
 
     def observe(self, record: ExchangeRecord, cost: float | None) -> None:
         """Count one exchange."""
@@ -114,17 +114,17 @@ class Metrics:
         for name, (kind, names, description) in NAMES.items():
             lines += (f"# HELP {name} {description}", f"# TYPE {name} {kind}")
             if kind == "histogram":
-                for labels, histogram in tuple(self._histograms.get(name, {}).items()):
+                for labels, histogram in tuple(self._histograms[name].items()):
                     lines += _distribution(name, names, labels, histogram)
                 continue
             read = self._gauges.get(name)
-            series = read() if read is not None else self._counters.get(name, {})
+            series = read() if read is not None else self._counters[name]
             lines += (f"{name}{_label_text(names, labels)} {value:.12g}" for labels, value in tuple(series.items()))
         return ("\n".join(lines) + "\n").encode()
 
 
 def _bounded(series: Mapping[Labels, object], labels: Labels) -> Labels:
-    return labels if labels in series or len(series) < SERIES_MAX else (OVERFLOW,) * len(labels)
+    return labels if len(series) < SERIES_MAX else (OVERFLOW,) * len(labels)
 
 
 def _distribution(name: str, names: Labels, labels: Labels, histogram: Histogram) -> Iterable[str]:

@@ -54,7 +54,7 @@ class OtlpExporter:
         """Queue what fits; count the rest as dropped."""
         with self._lock:
             room = self._queue_max - len(self._queue)
-            self._queue.extend(row._replace(detail=b"", request=None, response=None) for row in rows[:room])
+            self._queue.extend(row._replace(columns=(), request=None, response=None) for row in rows[:room])
             self._dropped += max(0, len(rows) - room)
         self._wake.set()
 

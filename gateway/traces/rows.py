@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
@@ -13,7 +14,7 @@ from gateway.traces.record import ActionDecision, Attempt, ExchangeRecord, Filte
 Value: TypeAlias = "str | bytes | int | float | None"
 
 COLUMNS: Final = (
-    "seq", "id", "run", "started_s", "duration_ns", "agent", "surface", "operation", "name", "model", "status",
+    "seq", "run", "id", "started_s", "duration_ns", "agent", "surface", "operation", "name", "model", "status",
     "error", "effect", "held", "input", "output", "cost", "release", "detail",
 )  # fmt: skip
 
@@ -31,13 +32,12 @@ class Body(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One exchange, ready to be stored."""
+    """One exchange, ready to be stored. `columns` are those of COLUMNS after the first two."""
 
     record: ExchangeRecord  # without bodies
-    id: bytes
     trace: bytes
     cost: float | None
-    detail: bytes
+    columns: tuple[Value, ...]
     request: bytes | None
     response: bytes | None
 
@@ -46,20 +46,24 @@ def encode(record: ExchangeRecord, cost: float | None, request: Body | None, res
     """The row of a record whose labels are masked. Raises ValueError for ids that are not hexadecimal. What has no JSON
     form (an integer beyond 64 bits) costs the record its details, not its row."""
     usage = record.usage
-    if usage is not None and not all(0 <= count <= COUNT_MAX for count in usage):
-        record.usage = None  # an upstream that counts like this is not believed
+    if usage is not None and (min(usage) < 0 or max(usage) > COUNT_MAX):
+        record.usage = usage = None  # an upstream that counts like this is not believed
     try:
         detail = orjson.dumps(_detail(record, request, response))
     except TypeError:
         detail = orjson.dumps(
             {"span": record.span, "rule": "", "reason": "the details of this exchange were unreadable"}
         )
+    columns = (
+        bytes.fromhex(record.id), record.started_s, record.duration_ns, record.agent, record.surface, record.operation,
+        record.name, record.model, record.status, record.error, record.effect, held_ids(record),
+        None if usage is None else usage.input, None if usage is None else usage.output, cost, record.release, detail,
+    )  # fmt: skip
     return Row(
         record,
-        bytes.fromhex(record.id),
         bytes.fromhex(record.trace_id),
         cost,
-        detail,
+        columns,
         request.packed if request is not None else None,
         response.packed if response is not None else None,
     )
@@ -68,9 +72,8 @@ def encode(record: ExchangeRecord, cost: float | None, request: Body | None, res
 def _detail(record: ExchangeRecord, request: Body | None, response: Body | None) -> dict[str, Any]:
     """What is no column, without what is empty."""
     detail: dict[str, Any] = {"span": record.span, "rule": record.rule, "reason": record.reason}
-    for name in _PLAIN:
-        value = getattr(record, name)
-        if value:
+    for name, read in _PLAIN:
+        if value := read(record):
             detail[name] = value
     if record.usage is not None:
         detail["usage"] = tuple(record.usage)
@@ -87,21 +90,13 @@ def _detail(record: ExchangeRecord, request: Body | None, response: Body | None)
     return detail
 
 
-_PLAIN: Final = (
-    "parent_span", "run", "upstream", "provider", "model_responded", "response_id", "finish_reasons", "findings",
-    "facts", "attributes", "request_type", "response_type",
+_PLAIN: Final = tuple(
+    (name, attrgetter(name))
+    for name in (
+        "parent_span", "run", "upstream", "provider", "model_responded", "response_id", "finish_reasons", "findings",
+        "facts", "attributes", "request_type", "response_type",
+    )
 )  # fmt: skip
-
-
-def values(row: Row, seq: int, run: int) -> tuple[Value, ...]:
-    """The row in the order of COLUMNS."""
-    record, usage = row.record, row.record.usage
-    return (
-        seq, row.id, run, record.started_s, record.duration_ns, record.agent, record.surface,
-        record.operation, record.name, record.model, record.status, record.error, record.effect, held_ids(record),
-        None if usage is None else usage.input, None if usage is None else usage.output, row.cost, record.release,
-        row.detail,
-    )  # fmt: skip
 
 
 def held_ids(record: ExchangeRecord) -> str | None:
@@ -151,7 +146,7 @@ def decode(row: sqlite3.Row, trace_id: str) -> Stored:
         decisions=tuple(ActionDecision(*one) for one in detail.get("decisions", ())),
         filters=tuple(FilterPass(*one) for one in detail.get("filters", ())),
     )
-    for name in _PLAIN:
+    for name, _ in _PLAIN:
         if name in detail:
             setattr(record, name, tuple(detail[name]) if name == "finish_reasons" else detail[name])
     sizes: dict[str, tuple[int, str | None]] = {

@@ -18,7 +18,7 @@ from typing import Final
 from gateway.traces import schema
 from gateway.traces.record import EFFECT_RANK
 from gateway.traces.retention import Retention, forget
-from gateway.traces.rows import COLUMNS, Row, Value, values
+from gateway.traces.rows import COLUMNS, Row, Value
 
 ROWS_PER_STATEMENT: Final = 32  # beyond this a row costs no less; SQLite binds at most 32,766 values
 KNOWN_RUNS_MAX: Final = 20_000  # 3 MB; a run that was forgotten here is looked up by its index
@@ -165,7 +165,7 @@ class TraceStore:
 
     def _write_exchanges(self, connection: sqlite3.Connection, rows: Sequence[Row], runs: dict[bytes, int]) -> None:
         first = _last(connection, "SELECT max(seq) FROM exchanges") + 1
-        exchanges = [values(row, seq, runs[row.trace]) for seq, row in enumerate(rows, first)]
+        exchanges = [(seq, runs[row.trace], *row.columns) for seq, row in enumerate(rows, first)]
         _insert(connection, "exchanges", COLUMNS, exchanges)
         payloads = [
             (seq, row.request, row.response)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.traces import ExchangeRecord, RecorderLimits, RunStore, Usage, context, flatten
 from gateway.traces.record import EFFECT_RANK
-from gateway.traces.rows import COLUMNS, decode, encode, values
+from gateway.traces.rows import COLUMNS, decode, encode
 from gateway.traces.tree import grow
 from tests.trace_records import SECRET, STARTED_S, chat, exchange, held_payment, recording
 
@@ -56,7 +56,7 @@ def test_row_reads_back_as_the_record(
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
     marks = ", ".join(f"? AS {name}" for name in COLUMNS)
-    stored = decode(connection.execute(f"SELECT {marks}", values(row, 1, 1)).fetchone(), record.trace_id)
+    stored = decode(connection.execute(f"SELECT {marks}", (1, 1, *row.columns)).fetchone(), record.trace_id)
     connection.close()
     for name in ExchangeRecord.__slots__:
         assert getattr(stored.record, name) == getattr(record, name), name
