@@ -7,9 +7,14 @@ atomic. Knows nothing of HTTP, policies or people's sessions: names and groups a
 from gateway.approvals.embedded import EmbeddedRedis
 from gateway.approvals.held_action import Claim, Event, HeldAction, Page, Proposal, Verdict, Vote
 from gateway.approvals.link import RedisLink, Script, connect
-from gateway.approvals.queue import Queue, QueueLimits
+from gateway.approvals.queue import Queue
+from gateway.approvals.queue_limits import QueueLimits
+from gateway.approvals.waking import MISSED, Change, Changes
 
 __all__ = [
+    "MISSED",
+    "Change",
+    "Changes",
     "Claim",
     "EmbeddedRedis",
     "Event",

@@ -43,6 +43,11 @@ class Queue:
         """Stop following changes. The link given to the queue stays open: it is its owner's."""
         await self._waker.aclose()
 
+    @property
+    def waiting(self) -> int:
+        """How many coroutines of this process are in `wait`."""
+        return self._waker.waiting
+
     async def propose(self, proposal: Proposal, *, now: float) -> tuple[HeldAction, bool]:
         """The held action, and whether it is new. Returned means durable.
 

@@ -97,7 +97,7 @@ class Waker:
         self._link = link  # for the blocking read alone: commands of others would wait behind it
         self._stream = stream
         self._waiters: dict[str, set[_Waiter]] = {}
-        self._waiting = 0
+        self.waiting = 0  # how many, for the bound and for metrics
         self._subscribers: set[Changes] = set()
         self._task: asyncio.Task[None] | None = None
         self._position: bytes | None = None
@@ -114,15 +114,15 @@ class Waker:
     @contextmanager
     def waiter(self, action_id: str, until: Collection[State]) -> Iterator[asyncio.Future[None]]:
         """A future that is done when the action reaches one of the states, or may have. `ready` comes first."""
-        if self._waiting >= WAITERS_MAX:
+        if self.waiting >= WAITERS_MAX:
             raise StoreError("store_overloaded", "too many requests wait for approvals; try again", retry_after_s=30)
         waiter = _Waiter(until, asyncio.get_running_loop().create_future())
         self._waiters.setdefault(action_id, set()).add(waiter)
-        self._waiting += 1
+        self.waiting += 1
         try:
             yield waiter.woken
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
             waiters = self._waiters[action_id]
             waiters.discard(waiter)
             if not waiters:
