@@ -26,6 +26,7 @@ from gateway.proxy.deps import Deps
 from gateway.proxy.execution import Executor
 from gateway.proxy.http_calls import Operations
 from gateway.proxy.http_surface import HttpSurface
+from gateway.proxy.limits import Limiter
 from gateway.proxy.mcp_client import McpClient
 from gateway.proxy.mcp_surface import McpSurface
 from gateway.proxy.plane import DataPlane
@@ -165,6 +166,7 @@ async def tool_gateway(
     plane = DataPlane(
         deps,
         keyring=lambda: keyring,
+        limiter=Limiter(link),
         handlers={"/mcp/": McpSurface(gate), "/tools/": http, "/held/": http.held},
         ready=lambda: (True, {}),
     )

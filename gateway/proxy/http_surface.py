@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gateway.core.action import Action, Surface
-from gateway.core.canonical import JSON, parse
+from gateway.core.canonical import JSON, canonical, parse
 from gateway.core.errors import ClientError, FilterError, GatewayError, UpstreamError
 from gateway.core.exchange import Direction, Origin, Part
 from gateway.core.held import State
@@ -105,6 +105,7 @@ class HttpSurface:
             request.scope.get("query_string", b""),
             body,
         )
+        canonical(arguments)  # before anything else looks at numbers that have no one reading
         operation = prepared[template.name]
         exchange.record.operation = f"{template.method} {operation.declared.path}"
         problem = operation.problem(arguments)

@@ -64,7 +64,7 @@ class ToolCalls:
             credential=visit.endpoint.credential,
         )
         visit.exchange.record.name = action.name
-        self._join_run(visit, action)
+        self._join_run(visit, action, canonical(call.arguments).decode())
         definition: Definition | None = None
         if self._deps.policy().may_use(visit.exchange.caller.agent, action.name, Surface.MCP):
             definition = await self._definition(visit, call.name)
@@ -140,12 +140,11 @@ class ToolCalls:
             raise RpcError(mcp.INVALID_PARAMS, f"NOT EXECUTED. The metadata of the call is {withheld(found.denied)}")
         return found.edits
 
-    def _join_run(self, visit: Visit, action: Action) -> None:
+    def _join_run(self, visit: Visit, action: Action, spelled: str) -> None:
         """A call that names no run belongs to the run in which a model proposed it a moment ago."""
         caller = visit.exchange.caller
         if visit.traced:
             return
-        spelled = canonical(dict(action.arguments)).decode()
         trace = self._deps.runs.of_call(caller.agent.name, action.name, spelled, now=self._deps.clock())
         if trace is not None:
             visit.exchange.caller = replace(caller, trace_id=trace)

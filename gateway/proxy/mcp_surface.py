@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/mcp/"
 _ROUTING = ("mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "last-event-id")
+_TOOL_METHODS = frozenset({"tools/call", "tools/list"})
 _UNSCREENED = frozenset({"initialize", "notifications/initialized", "server/discover", "ping", "tools/list"})
 
 
@@ -104,6 +105,9 @@ class McpSurface:
             return
         visit.version = mcp.header_version(visit.headers)
         method = message.method if isinstance(message, mcp.Notification) else ""
+        if isinstance(message, mcp.Notification) and not method.startswith("notifications/"):
+            # A `tools/call` without an id would pass undecided, and a careless server would run it.
+            raise RpcError(mcp.INVALID_REQUEST, "a message without `id` must be a notification")
         visit.identify(message.meta if isinstance(message, mcp.Notification) else {})
         _describe(visit, method or "response")
         await self._admit(visit)
@@ -115,6 +119,8 @@ class McpSurface:
         method = request.method
         if visit.server.denies(method):
             raise RpcError(mcp.METHOD_NOT_FOUND, "this method is denied here", status=404)
+        if method not in _TOOL_METHODS and method.strip().casefold().startswith("tools/"):
+            raise RpcError(mcp.METHOD_NOT_FOUND, "there is no such method about tools", status=404)
         if method == "tools/call":
             await self._calls.call(visit, request, body)
         elif method in TASK_METHODS and is_held_id(request.params.get("taskId")):

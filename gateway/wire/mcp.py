@@ -21,6 +21,7 @@ HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSION = "2026-07-28"
 VERSIONS = (*HANDSHAKE_VERSIONS, MODERN_VERSION)
 BATCH_VERSION = "2025-03-26"  # the only revision with JSON-RPC batches; it also sends no version header
+ID_CHARS_MAX = 1024  # UUIDs and counters are far shorter
 BATCH_MAX = 50  # one HTTP request must not fan out without bound
 
 PARSE_ERROR = -32700
@@ -134,21 +135,30 @@ def decode_message(value: object) -> Message:
     if "id" not in value:
         return Notification(method=method, params=params, raw=value)
     identifier = value["id"]
-    if not isinstance(identifier, int | str) or isinstance(identifier, bool):
+    if not is_id(identifier):
         raise RpcError(INVALID_REQUEST, "`id` must be a string or an integer")
     return Request(id=identifier, method=method, params=params, raw=value)
 
 
 def _response(value: dict[str, Any]) -> Response:
     identifier = value.get("id")
-    if isinstance(identifier, bool) or not isinstance(identifier, int | str | None):
+    if identifier is not None and not is_id(identifier):
         raise RpcError(INVALID_REQUEST, "`id` must be a string or an integer")
     result, error = value.get("result"), value.get("error")
     if isinstance(result, dict) and error is None and identifier is not None:
         return Response(id=identifier, result=result, error=None, raw=value)
-    if isinstance(error, dict) and "result" not in value and isinstance(error.get("code"), int):
+    if isinstance(error, dict) and "result" not in value and _is_integer(error.get("code")):
         return Response(id=identifier, result=None, error=error, raw=value)
     raise RpcError(INVALID_REQUEST, "not a JSON-RPC 2.0 message; it has no `method`, and no valid `result` or `error`")
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be a request id or a progress token. Bounded: ids are repeated in answers and records."""
+    return len(value) <= ID_CHARS_MAX if isinstance(value, str) else _is_integer(value)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ from gateway.wire.mcp import (
     decode_header,
     encode,
     encode_header,
+    is_id,
 )
 
 TOOL_NAME_MAX = 256  # longer names are no tool of ours; keeps them out of logs and headers
@@ -51,7 +52,7 @@ def tool_call(request: Request) -> ToolCall:
     return ToolCall(
         name=name,
         arguments=arguments,
-        progress_token=token if isinstance(token, int | str) and not isinstance(token, bool) else None,
+        progress_token=token if is_id(token) else None,
     )
 
 

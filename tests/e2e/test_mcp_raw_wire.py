@@ -229,6 +229,28 @@ def test_refusals_of_the_envelope(tmp_path: Path, redis_url: str) -> None:
     run(tmp_path, redis_url, work)
 
 
+def test_calls_in_disguise_do_not_pass(tmp_path: Path, redis_url: str) -> None:
+    async def work(wire: Wire) -> None:
+        params = {"name": "fee", "arguments": {}}
+        for body in (
+            {"jsonrpc": "2.0", "method": "tools/call", "params": params},
+            [{"jsonrpc": "2.0", "method": "tools/call", "params": params}],
+            {"jsonrpc": "2.0", "id": 1, "method": "Tools/Call", "params": params},
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/call ", "params": params},
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/", "params": params},
+        ):
+            response = await wire.post(body)
+            assert "error" in response.text, body
+        params_of = b'{"name":"pay","arguments":{"amount":%s,"to":"a"}}'
+        huge = b'{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":' + params_of + b"}"
+        digits = b"9" * 5000
+        for body in (huge % (digits, b"1"), huge % (b"1", digits), huge % (b'"%s"' % digits, b"1")):
+            assert "error" in (await wire.post(body)).json()
+        assert [seen for seen in wire.upstream.seen if seen.rpc.strip().lower() == "tools/call"] == []
+
+    run(tmp_path, redis_url, work, modern=False)
+
+
 def test_batch_of_the_one_version_that_has_them_is_decided_one_by_one(tmp_path: Path, redis_url: str) -> None:
     async def work(wire: Wire) -> None:
         def call(number: int, name: str, **arguments: Any) -> dict[str, Any]:
