@@ -1,4 +1,4 @@
-"""In a cluster a script that touches another slot fails: one node in cluster mode shows that none of the queue's does."""
+"""In a cluster a script that touches another slot fails: a node in cluster mode shows that none of the queue does."""
 
 from __future__ import annotations
 
