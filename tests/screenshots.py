@@ -4,50 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browsers import DESK, PHONE, Watched, chromium
 from tests.console_story import TRACE, Story, tell
 from tests.consoles import RunningConsole, running_console
 from tests.servers import throwaway
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = (  # noqa: SIM905 - a command line
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-PHONE = (390, 844)
-DESK = (1280, 860)
 
 
-@contextmanager
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        try:
-            yield chromium
-        finally:
-            chromium.close()
+def signed_in(browser: Browser, console: RunningConsole, size: tuple[int, int], scheme: str = "light") -> Page:
+    return Watched(browser, console, size, color_scheme=scheme).sign_in()
 
 
-def signed_in(chromium: Browser, console: RunningConsole, size: tuple[int, int], scheme: str = "light") -> Page:
-    context = chromium.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme=scheme,  # type: ignore[arg-type]
-        has_touch=size == PHONE,
-    )
-    page = context.new_page()
-    page.goto(console.sign_in_url)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/approvals")
-    return page
-
-
-def every_page(chromium: Browser, console: RunningConsole, story: Story, folder: Path) -> None:
+def every_page(browser: Browser, console: RunningConsole, story: Story, folder: Path) -> None:
     """Each page in each size and scheme, to be looked at."""
     addresses = {
         "inbox": "/approvals",
@@ -63,20 +36,20 @@ def every_page(chromium: Browser, console: RunningConsole, story: Story, folder:
     folder.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
         for label, size in (("phone", PHONE), ("desk", DESK)):
-            page = signed_in(chromium, console, size, scheme)
+            page = signed_in(browser, console, size, scheme)
             for name, address in addresses.items():
                 page.goto(console.url + address)
                 page.screenshot(path=folder / f"{name}-{label}-{scheme}.png", full_page="#" not in address)
             page.context.close()
 
 
-def for_the_documents(chromium: Browser, console: RunningConsole, story: Story) -> None:
+def for_the_documents(browser: Browser, console: RunningConsole, story: Story) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
-    desk = signed_in(chromium, console, (1280, 800))
+    desk = signed_in(browser, console, (1280, 800))
     desk.screenshot(path=IMAGES / "inbox.png")
     desk.goto(f"{console.url}/runs/{TRACE}")
     desk.screenshot(path=IMAGES / "run.png")
-    phone = signed_in(chromium, console, PHONE)
+    phone = signed_in(browser, console, PHONE)
     phone.goto(f"{console.url}/approvals/{story.trick.id}")
     phone.screenshot(path=IMAGES / "action-phone.png")
 
@@ -85,12 +58,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="every page in every size, to look at")
     chosen = parser.parse_args(arguments)
-    with throwaway() as redis, running_console(redis.url) as console, browser() as chromium:
+    with throwaway() as redis, running_console(redis.url) as console, chromium() as browser:
         story = tell(console)
         if chosen.all:
-            every_page(chromium, console, story, chosen.all)
+            every_page(browser, console, story, chosen.all)
         else:
-            for_the_documents(chromium, console, story)
+            for_the_documents(browser, console, story)
 
 
 if __name__ == "__main__":
