@@ -43,7 +43,7 @@ def _executing(held: HeldAction) -> str:
 
 def _denied(held: HeldAction) -> str:
     comment = next((vote.comment for vote in reversed(held.decisions) if vote.comment), "")
-    said = f" They said: {comment}" if comment else ""
+    said = f" They said: {comment.strip().rstrip('.')}." if comment.strip() else ""
     return f"NOT EXECUTED. A person denied the call {held.id}.{said} Do not try it again."
 
 
