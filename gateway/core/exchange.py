@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Origin(StrEnum):
@@ -24,8 +25,7 @@ class Direction(StrEnum):
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A piece of text at `path` in the decoded body, so that a rewrite touches that value alone."""
 
     origin: Origin

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.core.action import Action, Surface
@@ -11,6 +10,7 @@ from gateway.core.decision import Effect
 from gateway.core.errors import ClientError, UpstreamError
 from gateway.core.exchange import Direction, Origin
 from gateway.proxy.asgi import JSON_TYPE, require_json, respond
+from gateway.proxy.caller import Caller
 from gateway.proxy.model_calls import CallJudge
 from gateway.proxy.model_exchange import ModelExchange, model_not_found
 from gateway.proxy.model_stream import Relay, until_gone
@@ -53,9 +53,10 @@ class ChatExchange(ModelExchange):
         """An agent that names neither run nor trace is known by how its conversation begins."""
         if self.request.named:
             return
-        opening = "\n".join(part.text for part in chat.parts[:2])
-        trace = self.surface.runs.of_conversation(self.caller.agent.name, opening, now=self.record.started_s)
-        self.caller = replace(self.caller, trace_id=trace)
+        caller = self.caller
+        opening = tuple([part.text for part in chat.parts[:2]])
+        trace = self.surface.runs.of_conversation(caller.agent.name, opening, now=self.record.started_s)
+        self.caller = Caller(agent=caller.agent, trace_id=trace, span=caller.span)
         self.record.trace_id = trace
 
     def _route(self, chat: openai_chat.ChatRequest) -> ModelRoute:

@@ -86,6 +86,8 @@ class ModelExchange:
 
     async def screened(self, parts: Iterable[Part], direction: Direction) -> Screening:
         """The filters' verdict on these parts. Raises ClientError `content_denied`."""
+        if not self.caller.agent.filter_rules:
+            return Screening()
         result = await screen(
             self.deps.scanner,
             self.caller.agent,
@@ -110,18 +112,32 @@ class ModelExchange:
         record.upstream, record.release = endpoint.route.name, self.deps.policy().release
         self.sent_bytes = len(body)
         self._intend(body)
-        response, attempt = await self._send(endpoint, method, endpoint.base + path, body, stream=stream)
+        target, began_ns = endpoint.target, self.began_ns
+        span, started_ns = context.span_id(), time.perf_counter_ns() - began_ns
+        first_ns: int | None = None
+        status: int | None = None
+        failure: str | None = None
         try:
-            if response.status >= 400:
-                raise upstream_refusal(response.status, response.headers, await _error_body(response))
-            await self.answer(response)
+            headers = endpoint.headers(self.caller, self.request.headers, stream=stream)
+            response = await self.deps.pool.request(
+                target, method, endpoint.base + path, headers, body, timeouts=endpoint.timeouts
+            )
+            first_ns, status = time.perf_counter_ns() - began_ns - started_ns, response.status
+            try:
+                if status >= 400:
+                    raise upstream_refusal(status, response.headers, await _error_body(response))
+                await self.answer(response)
+            finally:
+                await response.aclose()
         except GatewayError as error:
-            attempt = attempt._replace(error=error.code)
+            failure = error.code
             raise
         finally:
-            ended = time.perf_counter_ns() - self.began_ns
-            record.attempts = (attempt._replace(duration_ns=ended - attempt.started_ns),)
-            await response.aclose()
+            duration_ns = time.perf_counter_ns() - began_ns - started_ns
+            name = endpoint.route.name
+            record.attempts = (
+                Attempt(span, name, started_ns, duration_ns, first_ns, status, failure, target.host, target.port),
+            )
 
     def _intend(self, body: bytes) -> None:
         """Written before acting; when it cannot be written, nothing is sent."""
@@ -140,27 +156,6 @@ class ModelExchange:
             }
         )
 
-    async def _send(
-        self, endpoint: ModelEndpoint, method: str, path: bytes, body: bytes, *, stream: bool
-    ) -> tuple[Response, Attempt]:
-        target = endpoint.target
-        attempt = Attempt(
-            context.span_id(),
-            endpoint.route.name,
-            time.perf_counter_ns() - self.began_ns,
-            address=target.host,
-            port=target.port,
-        )
-        headers = endpoint.headers(self.caller, self.request.headers, stream=stream)
-        try:
-            response = await self.deps.pool.request(target, method, path, headers, body, timeouts=endpoint.timeouts)
-        except UpstreamError as error:
-            ended = time.perf_counter_ns() - self.began_ns
-            self.record.attempts = (attempt._replace(duration_ns=ended - attempt.started_ns, error=error.code),)
-            raise
-        first = time.perf_counter_ns() - self.began_ns - attempt.started_ns
-        return response, attempt._replace(first_byte_ns=first, status=response.status)
-
     def headers(self, response: Response, held: Iterable[str] = ()) -> list[Header]:
         headers = [header for header in response_headers(response.headers) if header[0] != b"content-type"]
         headers.extend((b"x-held-action", action.encode("ascii")) for action in held)
@@ -169,6 +164,10 @@ class ModelExchange:
 
     def give_verdict(self) -> None:
         """The exchange's effect is the strictest of those of its calls."""
+        if not self.record.decisions:
+            self.record.effect = ALLOWED_FAILED_OPEN if self.failed_open else Effect.ALLOW.value
+            self.record.status = 200
+            return
         effects = [decision.effect for decision in self.record.decisions]
         effects.append(ALLOWED_FAILED_OPEN if self.failed_open else Effect.ALLOW.value)
         self.record.effect = max(effects, key=lambda effect: EFFECT_RANK[effect])

@@ -9,22 +9,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from typing import TypeVar
 
 IDLE_S = 3600.0  # a conversation that rests longer than this is a new run
 PROPOSAL_S = 600.0  # an agent calls the tool its model proposed within minutes
 ENTRIES_MAX = 20_000  # about 4 MB
 
 
+K = TypeVar("K", int, bytes)
+
+
 class Runs:
     """Two bounded maps from what was seen to a trace id of 32 hex digits."""
 
     def __init__(self) -> None:
-        self._conversations: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._conversations: OrderedDict[int, tuple[str, float]] = OrderedDict()
         self._proposals: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    def of_conversation(self, agent: str, opening: str, *, now: float) -> str:
-        """The run of the conversation that opens with this text; a new run where none is known."""
-        key = _key(agent, opening)
+    def of_conversation(self, agent: str, opening: tuple[str, ...], *, now: float) -> str:
+        """The run of the conversation that opens with these texts; a new run where none is known."""
+        key = hash((agent, opening))  # of this process alone and keyed at random: two openings will not meet
         known = self._conversations.get(key)
         trace = known[0] if known and now - known[1] < IDLE_S else os.urandom(16).hex()
         _put(self._conversations, key, trace, now)
@@ -49,7 +53,7 @@ def _key(*words: str) -> bytes:
     return state.digest()
 
 
-def _put(entries: OrderedDict[bytes, tuple[str, float]], key: bytes, trace: str, now: float) -> None:
+def _put(entries: OrderedDict[K, tuple[str, float]], key: K, trace: str, now: float) -> None:
     entries[key] = (trace, now)
     entries.move_to_end(key)
     if len(entries) > ENTRIES_MAX:

@@ -174,6 +174,12 @@ def _argument_key(kind: CallKind) -> str:
 
 
 def _walk(value: JSON, path: Path, parts: list[Part]) -> None:
+    if isinstance(value, str):  # most fields of most answers
+        if value and path[-1] in _CALL_KEYS:
+            raise _unreadable()
+        if is_text(path, value):
+            parts.append(Part(Origin.ASSISTANT, value, path))
+        return
     if hides_calls({str(path[-1]): value}):
         raise _unreadable()
     parts.extend(Part(Origin.ASSISTANT, text, at) for at, text in leaves.leaves(value, path) if is_text(at, text))
