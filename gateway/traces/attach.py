@@ -7,7 +7,7 @@ import os
 from gateway.traces.cost import Pricer
 from gateway.traces.metrics import Metrics
 from gateway.traces.otlp import otlp_exporter
-from gateway.traces.recorder import Attachments
+from gateway.traces.preparing import Attachments
 
 
 def attachments(metrics: Metrics | None = None) -> Attachments:

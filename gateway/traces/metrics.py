@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from gateway.traces.record import ExchangeRecord
+from gateway.traces.recorder import RecorderCounts
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -80,6 +81,21 @@ class Metrics:
     def gauge(self, name: str, read: Callable[[], Mapping[Labels, float]]) -> None:
         """Ask `read` for a gauge or a counter that is kept elsewhere, when the text is made."""
         self._gauges[name] = read
+
+    def watch(self, counts: Callable[[], RecorderCounts]) -> None:
+        """Show what became of the records, losses included."""
+
+        def outcomes() -> dict[Labels, float]:
+            now = counts()
+            return {
+                ("stored",): now.stored,
+                ("dropped",): now.dropped,
+                ("content_dropped",): now.content_dropped,
+                ("masking_failed",): now.masking_failures,
+            }
+
+        self.gauge("gateway_traces_records_total", outcomes)
+        self.gauge("gateway_traces_queued", lambda: {(): counts().queued})
 
     def histogram(self, name: str, labels: Labels) -> Histogram | None:
         return self._histograms[name].get(labels)

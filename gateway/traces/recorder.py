@@ -12,21 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from gateway.core.errors import StoreError
 from gateway.core.filtering import Masked
-from gateway.traces.content import Content
-from gateway.traces.record import ExchangeRecord, is_notable
+from gateway.traces.preparing import Attachments, Preparation
+from gateway.traces.record import ExchangeRecord
 from gateway.traces.retention import Retention
-from gateway.traces.rows import Body, Row, encode
+from gateway.traces.rows import Row
 from gateway.traces.store import TraceStore
 
 logger = logging.getLogger(__name__)
 
 EXPORT_CLOSE_S_MAX: Final = 2.0  # a dead collector must not hold a stop up
 RETRY_S_MAX: Final = 5.0  # a full disk is looked at again this often
-YIELD_ROWS: Final = 16  # 0.2 ms of work between two chances for the event loop
 HOUSEKEEPING_S: Final = 60.0
 PRUNE_BATCHES_MAX: Final = 20  # of 500 rows each round: forgetting keeps up with 160 exchanges/s, and yields to writing
 
@@ -56,23 +55,6 @@ class RecorderCounts(NamedTuple):
     failing: str | None
 
 
-class Exporter(Protocol):
-    """Where masked records go after they were stored. `offer` must not block."""
-
-    def offer(self, rows: Sequence[Row]) -> None: ...
-    def close(self, timeout_s: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachments:
-    """What else happens to a masked record, in the recorder's thread: `price` gives its cost in US dollars or None,
-    `observe` counts it, `exporter` sends it elsewhere."""
-
-    price: Callable[[ExchangeRecord], float | None] | None = None
-    observe: Callable[[ExchangeRecord, float | None], None] | None = None
-    exporter: Exporter | None = None
-
-
 class Recorder:
     """The one door to the trace store. Make it, `start` it, `put` from any thread, `close` it."""
 
@@ -88,11 +70,14 @@ class Recorder:
         self._limits = limits or RecorderLimits()
         self._retention = retention or Retention()
         self._store = store
-        self._content = Content(masker, body_bytes_max=self._limits.body_bytes_max, ratio=self._limits.content_ratio)
         attachments = attachments or Attachments()
-        self._price = attachments.price
-        self._observe = attachments.observe
         self._exporter = attachments.exporter
+        self._preparation = Preparation(
+            masker,
+            attachments,
+            body_bytes_max=self._limits.body_bytes_max,
+            content_ratio=self._limits.content_ratio,
+        )
         self._lock = threading.Lock()
         self._queue: list[ExchangeRecord] = []
         self._queued_bytes = 0
@@ -145,7 +130,7 @@ class Recorder:
                 len(self._queue) + self._in_hand,
                 self._dropped,
                 self._content_dropped,
-                self._content.failures,
+                self._preparation.failures,
                 self._store_failures,
                 self._failing,
             )
@@ -185,7 +170,10 @@ class Recorder:
             self._wait()
             batch = self._take()
             if batch:
-                self._keep(self._prepare_all(batch))
+                rows = self._preparation.rows(batch, self._store.salt)
+                with self._lock:
+                    self._dropped += len(batch) - len(rows)
+                self._keep(rows)
                 self._settle()
             elif self._closing.is_set():
                 break
@@ -225,40 +213,6 @@ class Recorder:
             if not self._queue:
                 self._hurry = False
                 self._settled.notify_all()
-
-    def _prepare_all(self, batch: Sequence[ExchangeRecord]) -> list[Row]:
-        rows = []
-        for index, record in enumerate(batch):
-            if index % YIELD_ROWS == 0:
-                time.sleep(0)  # lets go of Python's lock: the event loop would else wait 5 ms for it
-            row = self._prepare(record)
-            if row is not None:
-                rows.append(row)
-        return rows
-
-    def _prepare(self, record: ExchangeRecord) -> Row | None:
-        """Mask, price, count and encode one record. None, counted, for a record that cannot be read."""
-        try:
-            self._content.labels(record)
-            keep = is_notable(record) or self._content.sampled(record, self._store.salt)
-            request, response = self._body(record.request, record, keep), self._body(record.response, record, keep)
-            record.request = record.response = None
-            cost = self._price(record) if self._price is not None else None
-            row = encode(record, cost, request, response)
-            if self._observe is not None:
-                self._observe(record, cost)
-        # One record that a bug made unreadable must not end the record of everything else.
-        except Exception as error:  # noqa: BLE001 - the outer edge of the thread
-            logger.error("an exchange could not be recorded (%s)", type(error).__name__)
-            with self._lock:
-                self._dropped += 1
-            return None
-        return row
-
-    def _body(self, raw: bytes | None, record: ExchangeRecord, keep: bool) -> Body | None:
-        if raw is None:
-            return Body(None, 0, record.content_note) if record.content_note is not None else None
-        return self._content.body(raw) if keep else Body(None, len(raw), "not_sampled")
 
     def _keep(self, rows: list[Row]) -> None:
         """Store the rows, trying again while the store fails; meanwhile the queue fills up to its bound. Exported once,

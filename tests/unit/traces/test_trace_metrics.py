@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.traces import Metrics, metrics
+from gateway.traces import Metrics, RecorderCounts, metrics
 from gateway.traces.metrics import Histogram
 from tests.trace_records import chat, exchange, held_payment
 
@@ -69,6 +69,16 @@ def test_exposition_is_well_formed_whatever_the_labels_hold() -> None:
     assert 'gateway_held_actions{state="PENDING"} 3' in text
     for line in text.splitlines():
         assert line.startswith(("# HELP ", "# TYPE ")) or SAMPLE.match(line), line
+
+
+def test_losses_of_the_recorder_are_visible() -> None:
+    counters = Metrics()
+    counters.watch(lambda: RecorderCounts(9, 5, 1, 3, 2, 4, 7, "full"))
+    text = counters.render().decode()
+    assert 'gateway_traces_records_total{outcome="stored"} 5' in text
+    assert 'gateway_traces_records_total{outcome="dropped"} 3' in text
+    assert 'gateway_traces_records_total{outcome="masking_failed"} 4' in text
+    assert "\ngateway_traces_queued 1" in text
 
 
 def test_series_are_bounded() -> None:
