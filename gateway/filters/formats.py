@@ -131,7 +131,7 @@ _GENERIC = (
     Format("basic_credentials", "user and password of an Authorization header", r"(?i:\bbasic)[ \t]{1,4}([A-Za-z0-9+/]{8,}={0,2})", checks.basic_credentials, generic=True),
     Format("password", "value given to a name such as `password`", rf"(?i:passw(?:or)?d|passphrase|\bpwd|_pwd){NAMED}([^\x00-\x20\x7f\"<>`'\\,;(){{}}]+)", checks.password, generic=True),
     Format("keyed_token", "random value given to a name such as `api_key`", rf"(?i:secret|token|credentials?|(?:api|access|account|private|auth|signing|encryption|secret)[_ -]?key){NAMED}([^\x00-\x20\x7f\"<>`'\\,;(){{}}]+)", checks.keyed_token, generic=True),
-    Format("password_option", "password given on a command line", r"(?:^|[\x00-\x20])--?(?i:password|passwd|pass|token|api-?key|secret)[ \t]{1,4}([^\x00-\x20\x7f\"<>`'\\,;(){}-][^\x00-\x20\x7f\"<>`'\\,;(){}]+)", checks.password, generic=True),
+    Format("password_option", "password given on a command line", r"(?:^|[\x00-\x20\x7f\"<>`])--?(?i:password|passwd|pass|token|api-?key|secret)[ \t]{1,4}([^\x00-\x20\x7f\"<>`'\\,;(){}-][^\x00-\x20\x7f\"<>`'\\,;(){}]+)", checks.password, generic=True),
 )  # fmt: skip
 
 FORMATS: tuple[Format, ...] = _DOCUMENTED + _GENERIC

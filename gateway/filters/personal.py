@@ -134,14 +134,15 @@ _NOBODYS = ("127.", "0.0.0.", "255.")
 
 def _ip(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | None, int]:
     text = data[start:end].decode()
-    judge = use.ipv6 if ":" in text else use.ipv4
-    if end < len(data) and (data[end] in b":_" or (data[end] == 46 and data[end + 1 : end + 2].isdigit())):
+    before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
+    is_v6 = ":" in text
+    if before in (b".", b"_") or after == b"_" or (after == b"." and data[end + 1 : end + 2].isdigit()):
         return None, end  # a longer dotted number, such as a section or an object identifier
-    if start and (data[start - 1] in b":._" or (b":" in data[start:end] and chr(data[start - 1]).isalnum())):
+    if is_v6 and (before == b":" or before.isalnum() or after == b":" or after.isalnum()):
+        return None, end  # a name such as `std::deque`
+    if text.startswith(_NOBODYS) or text == "::1" or not any("0" <= c <= "9" for c in text):
         return None, end
-    if text.startswith(_NOBODYS) or not any("0" <= c <= "9" for c in text) or text == "::1":
-        return None, end
-    score = judge(text)
+    score = use.ipv6(text) if is_v6 else use.ipv4(text)
     return ((start, end, score) if score else None), end
 
 
@@ -163,19 +164,23 @@ def _ethereum(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span
 
 
 _DATE = re.compile(rb"(?:^|\D)(?:\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d|(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2})(?:\D|$)")
-_REGIONS = ("GB", "DE", "FR", "IT", "ES", "NL", "BE", "AT", "CH", "AU", "IN", "JP", "BR", "ZA")
+_REGIONS = ("GB", "DE", "FR", "IT", "NL", "BE", "AT", "CH", "AU", "IN", "JP", "BR", "ZA")
 """Where a number with a leading zero is tried; one with `+` is judged by its own country."""
 
 
 def _phone(regions: tuple[str | None, ...], score: float) -> Callable[..., tuple[Span | None, int]]:
+    is_international = regions == (None,)
+
     def narrow(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | None, int]:
-        if start and (data[start - 1] in b".-/_=+" or chr(data[start - 1]).isalnum()):
+        before = data[start - 1 : start] if start else b""
+        if before.isalnum() or (before and before in (b"+" if is_international else b".-/_+")):
             return None, end
         found = data[start:end]
-        if _DATE.search(found):
-            return None, end
-        for _ in range(3):  # a number may be followed by another: `+49 30 1234567 10 pieces`
-            for region in regions:
+        if not is_international and ((before == b" " and data[start - 2 : start - 1].isdigit()) or _DATE.search(found)):
+            return None, end  # the end of a longer row of numbers
+        for _ in range(3):  # a number may be followed by another: `+44 20 7946 0958 10 pieces`
+            digits = sum(48 <= byte <= 57 for byte in found)
+            for region in regions if is_international or 8 <= digits <= 12 else ():
                 if _valid_phone(found.decode(), region):
                     return (start, start + len(found), score), start + len(found)
             cut = re.search(rb"[ .()/-]+[0-9]+$", found)
