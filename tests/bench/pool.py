@@ -1,4 +1,4 @@
-"""`python -m tests.bench.pool`: what one upstream exchange costs this process, by the pool and by httpx2's own transport.
+"""`python -m tests.bench.pool`: what one upstream exchange costs us, by the pool and by httpx2's own transport.
 
 A POST of 1 KB and an answer of 1 KB from nginx on the other core; CPU of this process alone, in one run.
 """
