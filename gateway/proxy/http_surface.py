@@ -96,7 +96,10 @@ class HttpSurface:
             require_json(request.headers)
             exchange.record.request, exchange.record.request_type = body, "application/json"
         raw = request.scope.get("raw_path") or request.path.encode()
-        path = raw.partition(b"?")[0].removeprefix(PREFIX.encode() + name.encode())
+        prefix = PREFIX.encode() + name.encode()
+        if not raw.startswith(prefix):
+            raise ClientError("bad_path", "write the name of the tool without percent-encoding")
+        path = raw.partition(b"?")[0].removeprefix(prefix)
         prepared = self._operations.of(tool)
         template, arguments = http_tool.decode(
             [entry.template for entry in prepared.values()],
@@ -105,7 +108,7 @@ class HttpSurface:
             request.scope.get("query_string", b""),
             body,
         )
-        canonical(arguments)  # before anything else looks at numbers that have no one reading
+        spelled = canonical(arguments)  # before anything else looks at numbers that have no one reading
         operation = prepared[template.name]
         exchange.record.operation = f"{template.method} {operation.declared.path}"
         problem = operation.problem(arguments)
@@ -120,7 +123,7 @@ class HttpSurface:
             definition=operation.definition.digest,
             credential=endpoint.credential,
         )
-        call = Call(action=action, check=operation.problem, execution={"empty_body": not body})
+        call = Call(action=action, spelled=spelled, check=operation.problem, execution={"empty_body": not body})
         verdict = await self._gate.handle(exchange, call)
         if isinstance(verdict, Refused):
             await answer.json(403, _error(verdict.code, verdict.reason, verdict.rule))

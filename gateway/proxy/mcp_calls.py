@@ -36,6 +36,7 @@ class _Asked:
     request: mcp.Request
     body: bytes
     action: Action
+    spelled: bytes
     definition: Definition | None
     edits: Mapping[Path, str]
 
@@ -64,7 +65,8 @@ class ToolCalls:
             credential=visit.endpoint.credential,
         )
         visit.exchange.record.name = action.name
-        self._join_run(visit, action, canonical(call.arguments).decode())
+        spelled = canonical(call.arguments)  # before anything else looks at numbers that have no one reading
+        self._join_run(visit, action, spelled.decode())
         definition: Definition | None = None
         if self._deps.policy().may_use(visit.exchange.caller.agent, action.name, Surface.MCP):
             definition = await self._definition(visit, call.name)
@@ -76,12 +78,13 @@ class ToolCalls:
             mcp_tools.check_mirrored(mirrored, mcp_tools.mirrored_headers(definition.schema, call.arguments))
             action = replace(action, definition=definition.digest)
         edits = await self._screen_rest(visit, request, action)
-        asked = _Asked(request=request, body=body, action=action, definition=definition, edits=edits)
+        asked = _Asked(request=request, body=body, action=action, spelled=spelled, definition=definition, edits=edits)
         await self._decide(visit, asked, _Progress(visit, call.progress_token))
 
     async def _decide(self, visit: Visit, asked: _Asked, progress: _Progress) -> None:
         check = no_check if asked.definition is None else asked.definition.problem
-        call = Call(action=asked.action, check=check, execution={"version": visit.version})
+        execution: dict[str, JSON] = {"version": visit.version}
+        call = Call(action=asked.action, spelled=asked.spelled, check=check, execution=execution)
         verdict = await self._gate.handle(visit.exchange, call, progress)
         if isinstance(verdict, Refused):
             await self._answer(visit, refused_result(verdict, asked.action, visit.version))

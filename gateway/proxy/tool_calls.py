@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.approvals.held_action import HeldAction, Proposal
 from gateway.core.action import Action, Surface
-from gateway.core.canonical import JSON, canonical
+from gateway.core.canonical import JSON
 from gateway.core.decision import Decision, Effect
 from gateway.core.errors import ClientError, GatewayError, StoreError, TransitionError, UpstreamError
 from gateway.core.exchange import Direction, Part
@@ -42,10 +42,12 @@ def no_check(arguments: Mapping[str, JSON]) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A tool call as a surface read it. `check` says what is wrong with arguments, or None; it is asked again where a
-    filter changed them. `execution` goes to the executor with a held call."""
+    """A tool call as a surface read it. `spelled` are the canonical bytes of its arguments: what has no one spelling
+    never becomes a call. `check` says what is wrong with arguments, or None; it is asked again where a filter changed
+    them. `execution` goes to the executor with a held call."""
 
     action: Action
+    spelled: bytes
     check: Callable[[Mapping[str, JSON]], str | None] = no_check
     execution: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -144,12 +146,11 @@ class ToolGate:
     async def handle(self, exchange: Exchange, call: Call, waiter: Waiter | None = None) -> Verdict:
         """The verdict on one call.
 
-        Raises ClientError (arguments without a canonical form, too many held actions), FilterError and StoreError:
-        each of them means that nothing was allowed.
+        Raises ClientError (too many held actions), FilterError and StoreError: each of them means that nothing was
+        allowed.
         """
         caller = exchange.caller
         exchange.record.name = call.action.name
-        canonical(dict(call.action.arguments))  # what has no one spelling is refused before anything is decided on it
         policy = self.deps.policy()
         agent = policy.agent(caller.agent.name)  # the release may have changed since the key was checked
         if agent is None:
