@@ -47,6 +47,7 @@ def for_the_documents(browser: Browser, console: RunningConsole, story: Story) -
     IMAGES.mkdir(parents=True, exist_ok=True)
     desk = signed_in(browser, console, (1280, 800))
     desk.screenshot(path=IMAGES / "inbox.png")
+    desk.set_viewport_size({"width": 1280, "height": 1080})
     desk.goto(f"{console.url}/runs/{TRACE}")
     desk.screenshot(path=IMAGES / "run.png")
     phone = signed_in(browser, console, PHONE)

@@ -34,7 +34,7 @@ LIMIT = Parameter(
 CURSOR = Parameter(name="cursor", description="`next` of the page before.", schema={"type": "string"})
 STATE = Parameter(
     name="state",
-    description="PENDING comes with the nearest expiry first and in pages; other states from the latest 200 changes.",
+    description="PENDING comes with the nearest expiry first and in pages; other states from the latest 100 changes.",
     schema={"enum": list(State), "default": "PENDING"},
 )
 RUN_QUERY = (
@@ -44,7 +44,7 @@ RUN_QUERY = (
     LIMIT,
     CURSOR,
 )
-RECENT = 200
+RECENT = 100
 
 
 class Api:
@@ -112,13 +112,13 @@ class Api:
             found = await self._queue.unknown(limit)
         else:
             found = tuple(held for held in await self._queue.recent(RECENT) if held.state is state)[:limit]
-        return _json({"items": [self._told(held) for held in found], "next": after})
+        return _json({"items": [await self._told(held) for held in found], "next": after})
 
     async def action(self, request: Request) -> Response:
         self._caller(request)
         held = await get_held(self._desk, request.path_params["id"])
         events = await self._queue.events(held.id)
-        return _json({**self._told(held), "events": [answers.event(event) for event in events]})
+        return _json({**await self._told(held), "events": [answers.event(event) for event in events]})
 
     async def approve(self, request: Request) -> Response:
         return await self._decide(request, approve=True)
@@ -135,7 +135,7 @@ class Api:
         settled = await settle_unknown(
             self._desk, session, held, ok=body["outcome"] == "happened", evidence=str(body["evidence"])
         )
-        return _json(self._told(settled))
+        return _json(await self._told(settled))
 
     async def runs(self, request: Request) -> Response:
         self._caller(request)
@@ -167,7 +167,7 @@ class Api:
         body = await self._body(request, "Ballot")
         held = await get_held(self._desk, request.path_params["id"])
         ballot = Ballot(approve=approve, digest=str(body["digest"]), comment=str(body.get("comment", "")))
-        return _json(self._told(await decide(self._desk, session, held, ballot)))
+        return _json(await self._told(await decide(self._desk, session, held, ballot)))
 
     def _caller(self, request: Request) -> Session:
         """The approver of the bearer token. Raises ClientError `unauthorized` (401) or `too_many_failures` (429)."""
@@ -200,8 +200,8 @@ class Api:
             )
         return body
 
-    def _told(self, held: HeldAction) -> dict[str, Any]:
-        return answers.action(held, shown_result(self._desk, held))
+    async def _told(self, held: HeldAction) -> dict[str, Any]:
+        return answers.action(held, await shown_result(self._desk, held))
 
 
 def _json(value: Any) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from gateway.approvals.held_action import HeldAction, Verdict, Vote
@@ -87,16 +88,36 @@ class Card:
         return ", ".join(vote.person for vote in deniers or self.action.decisions) if last else ""
 
 
-def card(action: HeldAction, session: Session, now: float) -> Card:
+class Glances:
+    """What a list shows of the arguments, remembered by digest: they are looked at once, however often it is drawn."""
+
+    REMEMBERED_MAX = 2_000  # a few hundred bytes each
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[tuple[tuple[str, str], ...], bool]] = OrderedDict()
+
+    def at(self, action: HeldAction) -> tuple[tuple[tuple[str, str], ...], bool]:
+        """The telling arguments, and whether any could mislead. Safe from several threads: the worst is double work."""
+        known = self._known.get(action.digest)
+        if known is None:
+            known = key_arguments(action.arguments), suspicious(action.arguments)
+            self._known[action.digest] = known
+            while len(self._known) > self.REMEMBERED_MAX:
+                self._known.popitem(last=False)
+        return known
+
+
+def card(action: HeldAction, session: Session, now: float, glances: Glances) -> Card:
     left_s = action.expires_s - now
+    arguments, misleading = glances.at(action)
     return Card(
         action=action,
-        arguments=key_arguments(action.arguments),
+        arguments=arguments,
         age_s=now - action.created_s,
         left_s=left_s,
         urgency=_urgency(action, left_s),
         member=session.belongs_to(action.terms.group),
-        suspicious=suspicious(action.arguments),
+        suspicious=misleading,
         vote=next((vote for vote in action.decisions if vote.person == session.person.name), None),
     )
 

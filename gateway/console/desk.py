@@ -15,7 +15,8 @@ from gateway.console.deps import ConsoleDeps
 from gateway.console.guard import SECURITY_HEADERS, error_json
 from gateway.console.rendering import Assets, environment
 from gateway.console.sessions import FailureLimit, Session, Sessions
-from gateway.core.errors import ClientError, GatewayError
+from gateway.core.errors import ClientError, GatewayError, StoreError
+from gateway.core.held import State
 
 
 class SignInRequiredError(Exception):
@@ -52,6 +53,13 @@ class Desk:
         if not self.sessions.csrf_matches(session.id, form.get("csrf", "")):
             raise ClientError("csrf", "this form was not made for your session; open the page again", status=403)
         return session, form
+
+    async def waiting(self) -> int | None:
+        """How many actions wait, for the top of a page; None while the store is away, which such a page outlives."""
+        try:
+            return (await self.deps.queue.counts()).get(State.PENDING, 0)
+        except StoreError:
+            return None
 
     def page(
         self,

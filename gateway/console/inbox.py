@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.approvals.held_action import Event, HeldAction
-from gateway.console.cards import card, title, trace_of
+from gateway.console.cards import Card, Glances, card, title, trace_of
 from gateway.console.deciding import Ballot, decide, drawn, get_held, settle_unknown, shown_result
 from gateway.console.desk import Desk
 from gateway.console.sessions import Session
@@ -19,7 +20,7 @@ from gateway.core.held import State
 
 PAGE = 50
 RECENT = 30
-PRECEDENTS = 200  # how far back the last approved action of the same tool is looked for
+PRECEDENTS = 60  # how far back the last approved action of the same tool is looked for
 
 _RAN = frozenset({State.APPROVED, State.EXECUTING, State.SUCCEEDED, State.FAILED, State.UNKNOWN})
 
@@ -30,6 +31,7 @@ class Inbox:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._queue = desk.deps.queue
+        self._glances = Glances()
 
     def routes(self) -> list[Route]:
         return [
@@ -52,16 +54,23 @@ class Inbox:
             self._queue.counts(),
         )
         now = self._desk.deps.clock()
-        context = {
-            # An action that nobody has swept yet is over all the same: its time is checked at every decision.
-            "cards": [card(action, session, now) for action in pending.actions if action.expires_s > now],
-            "next": pending.next,
-            "first": cursor is None,
-            "unknown": [card(action, session, now) for action in unknown],
-            "recent": [card(action, session, now) for action in recent if action.state is not State.UNKNOWN],
-            "waiting": counts.get(State.PENDING, 0),
-        }
-        return self._desk.page(request, "inbox.html", context, session=session)
+
+        def cards(actions: Iterable[HeldAction]) -> list[Card]:
+            return [card(action, session, now, self._glances) for action in actions]
+
+        def drawn_page() -> Response:
+            context = {
+                # What nobody has swept yet is over all the same: its time is checked at every decision.
+                "cards": cards(action for action in pending.actions if action.expires_s > now),
+                "next": pending.next,
+                "first": cursor is None,
+                "unknown": cards(unknown),
+                "recent": cards(action for action in recent if action.state is not State.UNKNOWN),
+                "waiting": counts.get(State.PENDING, 0),
+            }
+            return self._desk.page(request, "inbox.html", context, session=session)
+
+        return await asyncio.to_thread(drawn_page)  # agents choose how much there is to draw
 
     async def show_one(self, request: Request) -> Response:
         session = self._desk.session(request)
@@ -110,24 +119,26 @@ class Inbox:
         self, request: Request, session: Session, held: HeldAction, *, problem: GatewayError | None = None
     ) -> Response:
         now = self._desk.deps.clock()
-        events, previous, counts = await asyncio.gather(
-            self._queue.events(held.id), self._precedent(held), self._queue.counts()
+        events, previous, waiting, result = await asyncio.gather(
+            self._queue.events(held.id), self._precedent(held), self._desk.waiting(), shown_result(self._desk, held)
         )
         drawing = await drawn(held, previous)
         context: dict[str, Any] = {
-            "card": card(held, session, now),
+            "card": card(held, session, now, self._glances),
             "title": title(held),
             "held": held,
             "drawing": drawing,
             "previous": previous,
             "trace": trace_of(held),
             "events": [(event, _telling(event)) for event in events],
-            "result": shown_result(self._desk, held),
+            "result": result,
             "problem": problem,
-            "waiting": counts.get(State.PENDING, 0),
+            "waiting": waiting,
         }
         status = problem.status if problem is not None else 200
-        return self._desk.page(request, "held_action.html", context, session=session, status=status)
+        return await asyncio.to_thread(
+            self._desk.page, request, "held_action.html", context, session=session, status=status
+        )
 
     async def _precedent(self, held: HeldAction) -> HeldAction | None:
         """The last approved action of the same tool before this one: what an approver compares with."""

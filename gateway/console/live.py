@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.approvals.waking import Changes
-from gateway.console.desk import Desk
+from gateway.console.desk import Desk, SignInRequiredError
 from gateway.console.sessions import Session
 from gateway.core.errors import StoreError
 
@@ -41,13 +41,13 @@ class Live:
             raise StoreError("too_many_streams", "too many pages are open; this one must be reloaded by hand")
         changes = await self._desk.deps.queue.changes()
         self._open.add(changes)
-        return _EventStream(self._stream(changes, session), leave=lambda: self._leave(changes))
+        return _EventStream(self._stream(changes, session, request), leave=lambda: self._leave(changes))
 
     def _leave(self, changes: Changes) -> None:
         self._open.discard(changes)
         changes.close()
 
-    async def _stream(self, changes: Changes, session: Session) -> AsyncIterator[bytes]:
+    async def _stream(self, changes: Changes, session: Session, request: Request) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + min(STREAM_S_MAX, max(session.expires_s - self._desk.deps.clock(), 0))
         yield b"retry: 2000\n\nevent: ready\ndata: {}\n\n"
@@ -59,6 +59,10 @@ class Live:
                 continue
             except StopAsyncIteration:
                 return
+            try:
+                self._desk.session(request)
+            except SignInRequiredError:
+                return  # signed out or revoked meanwhile
             yield b"event: held\ndata: " + orjson.dumps({"id": change.id, "state": change.state}) + b"\n\n"
 
 

@@ -10,16 +10,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.approvals.held_action import HeldAction
+from gateway.console.cards import STANDINGS
 from gateway.console.chat import Turn, conversation, pretty
 from gateway.console.desk import Desk
 from gateway.console.timeline import timeline
-from gateway.core.errors import ClientError
-from gateway.core.held import State
+from gateway.core.errors import ClientError, StoreError
 from gateway.traces.query import BodyView, ExchangeView, RunSummary, RunTree
 from gateway.traces.record import EFFECT_RANK
 from gateway.traces.tree import flatten
 
 PAGE = 50
+HELD_MAX = 20  # a run that holds more is not read for them
 RAW_CHARS_MAX = 30_000  # on the page; the rest is a download. Megabytes of text freeze a browser
 
 _NOTES = {
@@ -52,14 +54,13 @@ class Runs:
         query = request.query_params
         chosen = RunFilter.of(query.get("agent"), query.get("effect"), query.get("error"))
         found, after = await list_runs(self._desk, chosen, query.get("before"), PAGE)
-        counts = await self._desk.deps.queue.counts()
         context = {
             "runs": found,
             "next": urlencode({**chosen.query, "before": after}) if after else None,
             "first": not query.get("before"),
             "chosen": chosen,
             "effects": tuple(EFFECT_RANK),
-            "waiting": counts.get(State.PENDING, 0),
+            "waiting": await self._desk.waiting(),
         }
         return self._desk.page(request, "runs.html", context, session=session)
 
@@ -69,15 +70,19 @@ class Runs:
         tree = await asyncio.to_thread(self._runs.run, request.path_params["trace"])
         if tree is None:
             raise ClientError("run_unknown", "there is no such run; it may be too old", status=404)
-        turns, told_by = await self._story(tree)
+        (turns, told_by), held, waiting = await asyncio.gather(
+            self._story(tree), self._held(tree.summary.held), self._desk.waiting()
+        )
         context = {
             "summary": tree.summary,
             "timeline": timeline(tree),
             "turns": turns,
             "told_by": told_by,
             "truncated": tree.truncated,
+            "held": [(action, STANDINGS[action.state]) for action in held],
+            "waiting": waiting,
         }
-        return self._desk.page(request, "run.html", context, session=session)
+        return await asyncio.to_thread(self._desk.page, request, "run.html", context, session=session)
 
     async def exchange(self, request: Request) -> Response:
         session = self._desk.session(request)
@@ -88,8 +93,9 @@ class Runs:
             "record": view.record,
             "turns": _turns(view),
             "bodies": {name: (body, *_raw(body)) for name, body in bodies.items()},
+            "waiting": await self._desk.waiting(),
         }
-        return self._desk.page(request, "exchange.html", context, session=session)
+        return await asyncio.to_thread(self._desk.page, request, "exchange.html", context, session=session)
 
     async def body(self, request: Request) -> Response:
         """The whole stored body, masked, to save."""
@@ -101,6 +107,14 @@ class Runs:
             raise ClientError("not_found", "there is no such body", status=404)
         headers = {"content-disposition": f'attachment; filename="{view.record.id}-{part}.txt"'}
         return Response(body.data, media_type="application/octet-stream", headers=headers)
+
+    async def _held(self, ids: tuple[str, ...]) -> list[HeldAction]:
+        """The run's held actions as they stand now; none while the store is away or once they are forgotten."""
+        try:
+            found = await asyncio.gather(*(self._desk.deps.queue.get(one) for one in ids[:HELD_MAX]))
+        except StoreError:
+            return []
+        return [action for action in found if action is not None]
 
     async def _view(self, request: Request) -> ExchangeView:
         view = await asyncio.to_thread(self._runs.exchange, request.path_params["id"])

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.console import live
 from tests.consoles import RunningConsole
+from tests.unit.console.conftest import csrf_of
 
 
 def events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, object]]]:
@@ -53,3 +54,15 @@ def test_streams_are_bounded(console: RunningConsole, operator: httpx2.Client, m
         lines = stream.iter_lines()  # kept: an iterator that is dropped closes the stream
         assert next(events(lines))[0] == "ready"
         assert operator.get("/events").status_code == 503
+
+
+def test_signing_out_ends_the_stream(console: RunningConsole, operator: httpx2.Client) -> None:
+    page = operator.get("/approvals")
+    with operator.stream("GET", "/events") as stream:
+        lines = stream.iter_lines()
+        found = events(lines)
+        assert next(found)[0] == "ready"
+        with httpx2.Client(base_url=console.url, cookies=dict(operator.cookies)) as other:
+            assert other.post("/sign-out", data={"csrf": csrf_of(page)}).status_code == 303
+        console.propose({"amount": 1})
+        assert list(found) == []

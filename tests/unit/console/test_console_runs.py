@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.console import runs as pages
+from gateway.core.errors import StoreError
 from gateway.traces import ExchangeRecord
 from gateway.traces.context import span_id
 from tests.console_story import TRACE, tell
@@ -129,3 +130,23 @@ def test_hostile_content_stays_text(console: RunningConsole, operator: httpx2.Cl
         page = operator.get(path).text
         for tag in ("<script>alert", "<b>", "<i>x", "<u>m", "<s>e", "<q>", "\x1b", "\x00"):
             assert tag not in page.replace("<b>boxes", ""), (path, tag)
+
+
+def test_runs_are_readable_while_the_queue_is_away(
+    console: RunningConsole, operator: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(console)
+
+    async def away(*_: object) -> None:
+        raise StoreError
+
+    monkeypatch.setattr(console.queue, "get", away)
+    monkeypatch.setattr(console.queue, "counts", away)
+    for path in ("/runs", f"/runs/{TRACE}", f"/runs/{TRACE}/exchanges/{4:032x}"):
+        assert operator.get(path).status_code == 200
+    answer = operator.get("/approvals")
+    assert (
+        answer.status_code == 503
+        and answer.headers["retry-after"]
+        and "the store is unavailable" in answer.text.lower()
+    )

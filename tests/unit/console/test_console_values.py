@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gateway.console import values
@@ -89,3 +91,11 @@ def test_misleading_characters_are_noticed_in_keys_and_values() -> None:
     assert suspicious(canonical({"x": "\x00"}))
     assert not suspicious(canonical({"to": "paypal", "note": "two\nlines"}))
     assert draw(canonical({"a": "\u202e", "b": "\u202e"})).suspicions[0].count == 2
+
+
+def test_a_glance_at_large_arguments_is_quick_and_still_finds_what_is_invisible() -> None:
+    large = canonical({"text": "\u0436" * 100_000})
+    started = time.perf_counter()
+    assert not suspicious(large)
+    assert time.perf_counter() - started < 0.5
+    assert suspicious(canonical({"text": "\u0436" * 100_000 + "\u202e"}))
