@@ -70,7 +70,8 @@ class _EventStream(StreamingResponse):
     """Leaves in any case, also when the browser went before the first byte and the iterator never began."""
 
     def __init__(self, content: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
-        super().__init__(content, media_type="text/event-stream")
+        # nginx would hold the events back to fill a buffer.
+        super().__init__(content, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
         self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
