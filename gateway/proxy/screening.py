@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from gateway.core.action import Surface
 from gateway.core.errors import ClientError
 from gateway.core.exchange import Direction, Part, Path
-from gateway.core.filtering import FilterRule, apply_edits
-from gateway.filters import judge_async
+from gateway.core.filtering import FilterRule, TextVerdict, apply_edits
+from gateway.filters import judge, judge_async
+from gateway.filters.judging import LONG_CHARACTERS
 from gateway.traces.record import ExchangeRecord, FilterPass
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ async def screen(  # noqa: PLR0913 - where a text stands is what rules select on
         return result
     start_ns = time.perf_counter_ns()
     for part in parts:
-        verdict = await judge_async(
+        decide = judge if len(part.text) <= LONG_CHARACTERS else judge_async
+        answer = decide(
             agent.filter_rules, scanner, part.text, origin=part.origin, direction=direction, surface=surface, tool=tool
         )
+        verdict = answer if isinstance(answer, TextVerdict) else await answer
         for finding in verdict.findings:
             result.findings[finding.kind] = result.findings.get(finding.kind, 0) + 1
         result.failed_open |= verdict.failed_open
