@@ -241,7 +241,9 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         await warm
         for work in (Executor(deps).run, partial(_watch, gateway), partial(_sweep, queue)):
             stack.push_async_callback(_stop, asyncio.create_task(_watched(work, gateway)))
-        await stack.enter_async_context(_listener(console, console_socket, settings.shutdown_s))
+        await stack.enter_async_context(
+            _listener(console, console_socket, settings.shutdown_s, before_stop=console.state.live.close)
+        )
         await stack.enter_async_context(_listener(plane, data_socket, settings.shutdown_s))
         _settle_memory()
         gateway.ready = True
@@ -393,7 +395,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _listener(app: Any, listener: socket.socket, shutdown_s: int) -> AsyncIterator[None]:
+async def _listener(
+    app: Any, listener: socket.socket, shutdown_s: int, *, before_stop: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -417,6 +421,8 @@ async def _listener(app: Any, listener: socket.socket, shutdown_s: int) -> Async
     try:
         yield
     finally:
+        if before_stop is not None:
+            before_stop()  # open event streams would keep the server waiting
         server.should_exit = True
         await task
 
