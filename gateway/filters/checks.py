@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import math
+import re
 import zlib
 from collections import Counter
 
@@ -113,11 +114,15 @@ _REFERENCE_STARTS += (b"env.", b"ENV[", b"config.", b"settings.", b"self.", b"th
 _REFERENCE_PARTS = (b"****", b"...", b"xxxx", b"XXXX", b"your_", b"your-", b"YOUR_", b"YOUR-", b"example", b"EXAMPLE")
 
 
+_EXPRESSION = re.compile(rb"[A-Za-z_][A-Za-z_.]*(?:\[[^\]]*\]?|\?)|[A-Za-z_]+(?:\.[A-Za-z_]+)+")
+"""A name, or an element of one, as in `password=auth[1]` and `"password": "string?"`."""
+
+
 def _is_reference(value: bytes) -> bool:
     """Names where the secret comes from, or stands in for it, instead of being it."""
     if value.startswith(_REFERENCE_STARTS) or (value[:1] == b"$" and value[1:].replace(b"_", b"").isalnum()):
         return True
-    return any(part in value for part in _REFERENCE_PARTS)
+    return any(part in value for part in _REFERENCE_PARTS) or _EXPRESSION.fullmatch(value) is not None
 
 
 def _has_digit(value: bytes) -> bool:

@@ -78,7 +78,8 @@ class Detection:
             if isinstance(detector, Format):
                 if detector.name == "private_key":
                     return  # `cutting` follows these
-                score = 1.0 if detector.check is None else detector.check(data[start:end])
+                is_call = detector.generic and data[end : end + 1] == b"("  # `token = fetch(...)`
+                score = 0.0 if is_call else 1.0 if detector.check is None else detector.check(data[start:end])
                 if score:
                     yield Finding("secrets", f"secret.{detector.name}", start, end, score)
                 at = max(end, at + 1)

@@ -21,10 +21,9 @@ DEPTH_MAX = 3
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NUMBER = re.compile(r"[-+0-9.eE]*")
-_SENSITIVE_NAME = re.compile(
-    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|token|credentials?|key|phone|mobile|tel|cell|fax)$"
-)
-_COLON = re.compile(r"\s*:\s*")
+_NAME = re.compile(r'"([^"\\]{1,64})"\s*:\s*$')
+"""The member that a string is the value of, looking back from the string. Names with escapes go without."""
+_NAME_SPAN = 90
 
 
 def mask_text(scanner: Scanner, text: str) -> str:
@@ -78,7 +77,7 @@ def _in_strings(scanner: Scanner, text: str, edits: list[Edit], depth: int) -> l
             inner.append(edit)
             edit = next(rest)
         if "\\" in string[0]:
-            inner = _decoded(scanner, string, inner, depth)
+            inner = _decoded(scanner, text, string, depth) or inner
         result.extend(inner)
     while edit is not None:
         result.append(_as_value(text, edit) if is_json else edit)
@@ -86,15 +85,18 @@ def _in_strings(scanner: Scanner, text: str, edits: list[Edit], depth: int) -> l
     return result
 
 
-def _decoded(scanner: Scanner, string: re.Match[str], edits: list[Edit], depth: int) -> list[Edit]:
+def _decoded(scanner: Scanner, text: str, string: re.Match[str], depth: int) -> list[Edit]:
+    """The edit of a string with escapes, by what it says and by the name it is given to."""
     try:
         value = orjson.loads(string[0])
     except orjson.JSONDecodeError:
-        return edits  # not a JSON string but quotes in prose
+        return []  # not a JSON string but quotes in prose
     masked = _mask(scanner, value, depth - 1)
-    if masked is value:
-        return edits
-    return [Edit(string.start(), string.end(), orjson.dumps(masked).decode())]
+    name = _NAME.search(text[max(0, string.start() - _NAME_SPAN) : string.start()])
+    if masked is value and name is not None:
+        assignment = f'{name[1]}="'
+        masked = mask_text(scanner, assignment + value).removeprefix(assignment)
+    return [Edit(string.start(), string.end(), orjson.dumps(masked).decode())] if masked != value else []
 
 
 def _as_value(text: str, edit: Edit) -> Edit:
@@ -107,6 +109,8 @@ def _as_value(text: str, edit: Edit) -> Edit:
 
 
 def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
+        return False
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:

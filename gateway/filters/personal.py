@@ -61,6 +61,8 @@ _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 
 def _card(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | None, int]:
     digits = data[start:end].translate(None, b" -")
+    if start and data[start - 1] in b"._":
+        return None, end  # decimals
     for length in _CARD_LENGTHS[digits[:1]]:
         # Nine in ten candidates end at this sum; the recognizer then does it again.
         if length > len(digits) or _luhn(digits[:length]) % 10:
@@ -132,6 +134,10 @@ _NOBODYS = ("127.", "0.0.0.", "255.")
 """Loopback, unspecified, netmasks: they say nothing about anybody, and every development log is full of them."""
 
 
+_ADDRESS_V6 = re.compile(r"(?=.*\d)(?:[0-9A-Fa-f]{4}:|(?:[0-9A-Fa-f]+:+){2,}[0-9A-Fa-f]|::(?:[0-9A-Fa-f]+:){2})")
+"""`::2` is a slice of a list and `a::b` a name far more often than an address."""
+
+
 def _ip(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | None, int]:
     text = data[start:end].decode()
     before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
@@ -140,7 +146,7 @@ def _ip(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | Non
         return None, end  # a longer dotted number, such as a section or an object identifier
     if is_v6 and (before == b":" or before.isalnum() or after == b":" or after.isalnum()):
         return None, end  # a name such as `std::deque`
-    if text.startswith(_NOBODYS) or text == "::1" or not any("0" <= c <= "9" for c in text):
+    if text.startswith(_NOBODYS) or (is_v6 and not _ADDRESS_V6.match(text)):
         return None, end
     score = use.ipv6(text) if is_v6 else use.ipv4(text)
     return ((start, end, score) if score else None), end
@@ -176,7 +182,9 @@ def _phone(regions: tuple[str | None, ...], score: float) -> Callable[..., tuple
         if before.isalnum() or (before and before in (b"+" if is_international else b".-/_+")):
             return None, end
         found = data[start:end]
-        if not is_international and ((before == b" " and data[start - 2 : start - 1].isdigit()) or _DATE.search(found)):
+        if not is_international and (
+            (before in (b" ", b":") and data[start - 2 : start - 1].isdigit()) or _DATE.search(found)
+        ):
             return None, end  # the end of a longer row of numbers
         for _ in range(3):  # a number may be followed by another: `+44 20 7946 0958 10 pieces`
             digits = sum(48 <= byte <= 57 for byte in found)
