@@ -30,8 +30,9 @@ def main() -> None:
             return
         while True:
             recorder.put(exchange(effect="deny", request=body))
-            if recorder.counts().queued > 2_000:
+            if recorder.counts().queued > 500:
                 recorder.flush(30)
+                print("flushed more", flush=True)
 
 
 def report_full_disk(path: Path, dropped: int, first: int) -> None:

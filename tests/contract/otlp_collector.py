@@ -17,7 +17,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps the spans that it is sent. `status` is what it answers; `gate` holds its answers back while it is clear."""
+    """Keeps the spans that it is sent.
+
+    `refusals` are the statuses of its first answers; `gate` holds its answers back while it is clear.
+    """
 
     daemon_threads = True
 
@@ -26,7 +29,7 @@ class Collector(ThreadingHTTPServer):
         self.spans: list[Span] = []
         self.resources: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
-        self.status = 200
+        self.refusals: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.asked = threading.Event()
@@ -46,7 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.set()
         self.server.gate.wait(30)
-        if self.path == "/v1/traces" and self.server.status == 200:
+        status = 404 if self.path != "/v1/traces" else self.server.refusals.pop(0) if self.server.refusals else 200
+        if status == 200:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             request = ExportTraceServiceRequest.FromString(body)
@@ -57,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.server.spans.extend(scope.spans)
         answer = ExportTraceServiceResponse().SerializeToString()
         try:
-            self.send_response(self.server.status if self.path == "/v1/traces" else 404)
+            self.send_response(status)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
