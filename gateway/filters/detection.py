@@ -82,7 +82,8 @@ class Detection:
                 score = 0.0 if is_call else 1.0 if detector.check is None else detector.check(data[start:end])
                 if score:
                     yield Finding("secrets", f"secret.{detector.name}", start, end, score)
-                at = max(end, at + 1)
+                # What was rejected may hold another: `"password": "password: hunter2"`.
+                at = max(start if detector.generic and not score else end, at + 1)
             else:
                 span, at = detector.narrow(self._recognizers, data, start, end)
                 if span is not None:

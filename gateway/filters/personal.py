@@ -176,6 +176,7 @@ _REGIONS = ("GB", "DE", "FR", "IT", "NL", "BE", "AT", "CH", "AU", "IN", "JP", "B
 
 def _phone(regions: tuple[str | None, ...], score: float) -> Callable[..., tuple[Span | None, int]]:
     is_international = regions == (None,)
+    is_row = regions is _REGIONS  # loosely grouped: must not be the end of a longer row of numbers
 
     def narrow(use: Recognizers, data: bytes, start: int, end: int) -> tuple[Span | None, int]:
         before = data[start - 1 : start] if start else b""
@@ -183,9 +184,9 @@ def _phone(regions: tuple[str | None, ...], score: float) -> Callable[..., tuple
             return None, end
         found = data[start:end]
         if not is_international and (
-            (before in (b" ", b":") and data[start - 2 : start - 1].isdigit()) or _DATE.search(found)
+            (is_row and before in (b" ", b":") and data[start - 2 : start - 1].isdigit()) or _DATE.search(found)
         ):
-            return None, end  # the end of a longer row of numbers
+            return None, end
         for _ in range(3):  # a number may be followed by another: `+44 20 7946 0958 10 pieces`
             digits = sum(48 <= byte <= 57 for byte in found)
             for region in regions if is_international or 8 <= digits <= 12 else ():
