@@ -86,6 +86,10 @@ class _Account:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     flush: asyncio.TimerHandle | None = None
 
+    def usable(self, now: float) -> bool:
+        """Whether a leased request is left."""
+        return self.left > 0 and now < self.until_s and self.minute == now // MINUTE_S
+
 
 class Limiter:
     """`admit` before a request, `charge` with its tokens afterwards. Raises StoreError when Redis is away: closed."""
@@ -96,17 +100,25 @@ class Limiter:
         self._views: dict[int, tuple[AgentView, _Account | None]] = {}
         self._flushes: set[asyncio.Task[None]] = set()
 
-    async def admit(self, agent: AgentView, *, now: float) -> None:
-        """Raises ClientError `requests_limit` or `tokens_limit` (429, with Retry-After) when a limit is used up."""
+    def take(self, agent: AgentView, *, now: float) -> bool:
+        """Take a request that is leased already, or that needs no lease. False: ask `admit`."""
         account = self._account(agent)
         if account is None:
-            return
-        while not (account.left > 0 and now < account.until_s and account.minute == now // MINUTE_S):
-            async with account.turn:
-                if account.left > 0 and now < account.until_s and account.minute == now // MINUTE_S:
-                    break  # the one before us leased for all who waited
-                await self._lease(account, now)
+            return True
+        if not account.usable(now):
+            return False
         account.left -= 1
+        return True
+
+    async def admit(self, agent: AgentView, *, now: float) -> None:
+        """Take a request, leasing some where none is left. Raises ClientError `requests_limit` or `tokens_limit` (429,
+        with Retry-After) when a limit is used up."""
+        while not self.take(agent, now=now):
+            account = self._account(agent)
+            assert account is not None
+            async with account.turn:
+                if not account.usable(now):  # else the one before us leased for all who waited
+                    await self._lease(account, now)
 
     def charge(self, agent: AgentView, tokens: int, *, now: float) -> None:
         """Count tokens that were used, whatever the limit says now: they are spent."""

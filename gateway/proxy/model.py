@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -43,13 +44,16 @@ class ModelSurface:
             known = self._endpoints[id(route)] = ModelEndpoint.of(route)
         return known
 
-    async def __call__(self, request: Request) -> None:
+    def __call__(self, request: Request) -> Awaitable[None]:
+        if request.path == CHAT and request.scope["method"] == "POST":
+            return ChatExchange(self, request).run()
+        return self._other(request)
+
+    async def _other(self, request: Request) -> None:
         method = request.scope["method"]
         if request.path == CHAT:
-            if method != "POST":
-                raise ClientError("method_not_allowed", f"use POST for `{CHAT}`", status=405)
-            await ChatExchange(self, request).run()
-        elif request.path == MODELS and method == "GET":
+            raise ClientError("method_not_allowed", f"use POST for `{CHAT}`", status=405)
+        if request.path == MODELS and method == "GET":
             names = self.deps.policy().visible_models(request.caller.agent)
             await respond(request.send, 200, openai_chat.models_list(names))
         elif request.path.startswith(MODELS + "/") and method == "GET":

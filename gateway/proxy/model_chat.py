@@ -35,7 +35,7 @@ class ChatExchange(ModelExchange):
         self._find_run(chat)
         route = self._route(chat)
         chat = self._without_forbidden_tools(chat)
-        edits = (await self.screened(chat.parts, Direction.REQUEST)).edits
+        edits = (await self.screened(chat.parts, Direction.REQUEST)).edits if self.caller.agent.filter_rules else {}
         renamed = route.upstream_model(chat.model)
         if renamed != chat.model:
             edits["model",] = renamed
@@ -100,11 +100,13 @@ class ChatExchange(ModelExchange):
         record.finish_reasons = tuple(answer.finish_reasons.values())
         self.count_tokens(answer.usage)
         judge = CallJudge(self.deps, self.surface.runs, self.caller, record, self.began_ns)
-        verdicts = await judge.judge(answer.calls) if answer.calls else []
+        verdicts = await judge.judge(answer.calls) if answer.calls else ()
         # Arguments are not text on their way to the agent: `judge` has looked at those that the agent executes, and the
         # tool endpoint looks at the others.
-        texts = [part for part in answer.parts if part.origin is not Origin.TOOL_ARGS]
-        edits = (await self.screened(texts, Direction.RESPONSE)).edits
+        edits = {}
+        if self.caller.agent.filter_rules:
+            texts = [part for part in answer.parts if part.origin is not Origin.TOOL_ARGS]
+            edits = (await self.screened(texts, Direction.RESPONSE)).edits
         record.response = openai_chat.replace_calls(answer, verdicts, edits)
         self.give_verdict()
         await respond(self.request.send, 200, record.response, [*self.headers(response, judge.held), JSON_TYPE])

@@ -105,7 +105,8 @@ class DataPlane:
         caller, named = self._caller(agent, headers)
         for prefix, handler in self._handlers:
             if path.startswith(prefix):
-                await self._admit(caller, _surface(path))
+                if not self._limiter.take(agent, now=self._deps.clock()):
+                    await self._admit(caller, _surface(path))
                 await handler(
                     Request(
                         scope=scope,
@@ -228,6 +229,6 @@ class _Started:
         self.send = send
         self.started = False
 
-    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+    def __call__(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
         self.started = True
-        await self.send(message)
+        return self.send(message)

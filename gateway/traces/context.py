@@ -61,21 +61,33 @@ def normalise_run(text: str, *, scope: str = "") -> str:
     return hashlib.sha256(spelled).hexdigest()[:32]
 
 
+_drawn: list[str] = []  # random chunks of 16 hex digits; `pop` is atomic, so threads never share one
+_DRAW_BYTES = 4096  # one system call for some hundred ids
+os.register_at_fork(after_in_child=_drawn.clear)
+
+
+def _chunk() -> str:
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            digits = os.urandom(_DRAW_BYTES).hex()
+            _drawn.extend([digits[at : at + 16] for at in range(0, len(digits), 16)])
+
+
 def span_id() -> str:
-    """A fresh span id, 16 hex digits. Straight from the system: half a microsecond, and safe across forks."""
-    while (drawn := os.urandom(8).hex()) == _ZERO_SPAN:
+    """A fresh span id, 16 hex digits."""
+    while (drawn := _chunk()) == _ZERO_SPAN:
         pass
     return drawn
 
 
 def trace_id() -> str:
     """A fresh trace id, 32 hex digits."""
-    while (drawn := os.urandom(16).hex()) == _ZERO_TRACE:
-        pass
-    return drawn
+    return span_id() + span_id()
 
 
 def exchange_id() -> str:
     """A fresh exchange id: 12 hex digits of milliseconds, then 20 random ones, so that ids sort by time and the
     store appends instead of writing all over its index."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return f"{time.time_ns() // 1_000_000:012x}{_chunk()}{_chunk()[:4]}"

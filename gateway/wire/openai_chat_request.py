@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from gateway.core.canonical import JSON, parse
 from gateway.core.exchange import Origin, Part, Path
@@ -59,8 +58,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:|/+=-]{1,256}")
 _BASE64 = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B)) + b"+/=-_\r\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """One request. `body` are the bytes as they came: forward these unless something is rewritten."""
 
     body: bytes

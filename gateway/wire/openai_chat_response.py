@@ -7,8 +7,7 @@ text. An answer of an upstream that has no clear reading is an UpstreamError: it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from gateway.core.canonical import JSON, parse
 from gateway.core.errors import ClientError, UpstreamError
@@ -20,8 +19,7 @@ from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, Usage, 
 _CALL_KEYS = ("tool_calls", "function_call")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatResponse:
+class ChatResponse(NamedTuple):
     """One answer. `body` are the bytes as they came: forward these unless something is rewritten."""
 
     body: bytes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -89,7 +91,27 @@ def test_exchange_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_zero_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter([bytes(8), b"\1" * 8, bytes(16), b"\2" * 16])
+    drawn = iter([b"\1" * 8 + bytes(8), b"\2" * 16])
+    monkeypatch.setattr(context, "_drawn", [])
     monkeypatch.setattr(context.os, "urandom", lambda size: next(drawn))
     assert context.span_id() == "01" * 8
     assert context.trace_id() == "02" * 16
+
+
+def test_ids_are_not_shared_between_a_process_and_its_child() -> None:
+    context.span_id()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, context.span_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 16).decode() != context.span_id()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_ids_drawn_by_several_threads_differ() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: context.span_id(), range(5000)))
+    assert len(set(found)) == len(found)
