@@ -80,8 +80,8 @@ def password(value: bytes) -> float:
     """What follows `password=`: people choose short ones, so a digit or sign beside letters is enough."""
     if len(value) < 6 or _is_reference(value) or value.lower() in _DOCUMENTATION_WORDS:
         return NO
-    letters = any(65 <= c <= 90 or 97 <= c <= 122 for c in value)
-    others = _has_digit(value) or any(c in b"!@#%^&*+?~|$" for c in value)
+    letters = _LETTER.search(value) is not None
+    others = _has_digit(value) or _SIGN.search(value) is not None
     return POSSIBLE if letters and others and len(set(value)) >= 4 else NO
 
 
@@ -126,4 +126,9 @@ def _is_reference(value: bytes) -> bool:
 
 
 def _has_digit(value: bytes) -> bool:
-    return any(48 <= c <= 57 for c in value)
+    return _DIGIT.search(value) is not None
+
+
+_DIGIT = re.compile(rb"[0-9]")
+_LETTER = re.compile(rb"[A-Za-z]")
+_SIGN = re.compile(rb"[!@#%^&*+?~|$]")

@@ -23,6 +23,9 @@ _SET_BYTES_MAX = 64 << 20
 """Room for RE2's states, taken only as needed (a few MB for real text). With too little room a set reports no match at
 all, in silence: `Detection` proves at start that it does match."""
 
+_CHECKED_BYTES = 512
+"""Plausibility shows early. A value of names given to names is rejected once for each of them."""
+
 _LIBRARY_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, MemoryError)
 """What a defect in a recognizer, or in a library beneath it, shows as. None of it may read as "nothing found"."""
 
@@ -78,8 +81,7 @@ class Detection:
             if isinstance(detector, Format):
                 if detector.name == "private_key":
                     return  # `cutting` follows these
-                is_call = detector.generic and data[end : end + 1] == b"("  # `token = fetch(...)`
-                score = 0.0 if is_call else 1.0 if detector.check is None else detector.check(data[start:end])
+                score = _score(detector, data, start, end)
                 if score:
                     yield Finding("secrets", f"secret.{detector.name}", start, end, score)
                 # What was rejected may hold another: `"password": "password: hunter2"`.
@@ -88,6 +90,14 @@ class Detection:
                 span, at = detector.narrow(self._recognizers, data, start, end)
                 if span is not None:
                     yield Finding("personal", detector.kind, *span)
+
+
+def _score(form: Format, data: bytes, start: int, end: int) -> float:
+    if form.generic and data[end : end + 1] == b"(":
+        return 0.0  # code: `token = fetch(...)`
+    if form.check is None:
+        return 1.0
+    return form.check(data[start : min(end, start + _CHECKED_BYTES) if form.generic else end])
 
 
 def _in_characters(found: list[Finding], unit: str, data: bytes) -> list[Finding]:

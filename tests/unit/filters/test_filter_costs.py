@@ -34,6 +34,7 @@ NEAR_MISSES = {
     "cards": "4012888888881882 ",
     "account numbers": "DE89 ",
     "names": "token: password=",
+    "names given to names": "password=",
     "key heads": "-----BEGIN PRIVATE KEY-----\n",
     "hidden": "a\u200b",
     "schemes": "Bearer Basic ",
