@@ -314,6 +314,8 @@ class Ours:
             "GATEWAY_STATE_DIR": str(state),
             "GATEWAY_PORT": str(port),
             "GATEWAY_CONSOLE_PORT": str(free_port()),
+            # Without content filters no content is looked at, so none may be stored either: the trace is its metadata.
+            "GATEWAY_TRACE_CONTENT": "1" if self._agent == "guarded" else "0",
             "BENCH_JSON_URL": f"http://127.0.0.1:{upstreams.json_port}/v1",
             "BENCH_STREAM_URL": f"http://127.0.0.1:{upstreams.stream_port}/v1",
             "BENCH_UPSTREAM_KEY": "sk-upstream",

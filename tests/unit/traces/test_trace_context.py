@@ -99,16 +99,12 @@ def test_zero_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ids_are_not_shared_between_a_process_and_its_child() -> None:
-    context.span_id()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writer, context.span_id().encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reader, 16).decode() != context.span_id()
-    os.close(reader)
-    os.close(writer)
+    script = (
+        "import os; from gateway.traces import context; context.span_id(); child = os.fork(); "
+        "os.write(1, context.span_id().encode()); child and os.waitpid(child, 0)"
+    )
+    drawn = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
+    assert len(drawn) == 32 and drawn[:16] != drawn[16:]
 
 
 def test_ids_drawn_by_several_threads_differ() -> None:
