@@ -50,6 +50,7 @@ from gateway.traces import AuditLog, Recorder, RecorderLimits, Retention, RunSto
 log = logging.getLogger("gateway")
 
 WATCH_S = 1.0  # how soon an edited policy or key is in force
+SWITCH_S = 0.0005
 GARBAGE_OBJECTS = 20_000  # young objects that start a collection: some hundred requests, a few MB
 SWEEP_S = 5.0  # expiry is checked at every claim and decision; the sweep only tidies
 STORE_WAIT_S = 20.0  # a store that starts beside the gateway may need a moment
@@ -257,6 +258,9 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, 20, 50)
+    # The recorder's thread may not keep the event loop waiting for the interpreter's lock for the usual 5 ms: the loop
+    # gives it up in every system call and every scan.
+    sys.setswitchinterval(SWITCH_S)
 
 
 async def _store(settings: Settings, stack: AsyncExitStack) -> RedisLink:
