@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 import orjson
@@ -10,7 +10,7 @@ import orjson
 from gateway.core.errors import ClientError
 from gateway.proxy.asgi import respond
 from gateway.proxy.model_chat import ChatExchange
-from gateway.proxy.model_exchange import model_not_found
+from gateway.proxy.model_exchange import ModelExchange, model_not_found
 from gateway.proxy.model_path import PathExchange
 from gateway.proxy.model_upstream import ModelEndpoint
 from gateway.proxy.plane import Request
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.proxy.deps import Deps
     from gateway.proxy.limits import Limiter
 
-CHAT = "/v1/chat/completions"
+DIALECTS: Mapping[str, type[ModelExchange]] = {"/v1/chat/completions": ChatExchange}
 MODELS = "/v1/models"
 ENDPOINTS_MAX = 1000  # routes of releases that are gone; the next request finds its own again
 
@@ -45,14 +45,15 @@ class ModelSurface:
         return known
 
     def __call__(self, request: Request) -> Awaitable[None]:
-        if request.path == CHAT and request.scope["method"] == "POST":
-            return ChatExchange(self, request).run()
+        dialect = DIALECTS.get(request.path)
+        if dialect is not None and request.scope["method"] == "POST":
+            return dialect(self, request).run()
         return self._other(request)
 
     async def _other(self, request: Request) -> None:
         method = request.scope["method"]
-        if request.path == CHAT:
-            raise ClientError("method_not_allowed", f"use POST for `{CHAT}`", status=405)
+        if request.path in DIALECTS:
+            raise ClientError("method_not_allowed", f"use POST for `{request.path}`", status=405)
         if request.path == MODELS and method == "GET":
             names = self.deps.policy().visible_models(request.caller.agent)
             await respond(request.send, 200, openai_chat.models_list(names))

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.core.action import Action, Surface
 from gateway.core.decision import Effect
-from gateway.core.errors import ClientError, UpstreamError
+from gateway.core.errors import ClientError, GatewayError
 from gateway.core.exchange import Direction, Origin
+from gateway.core.filtering import TextGuard
 from gateway.proxy.asgi import JSON_TYPE, require_json, respond
 from gateway.proxy.caller import Caller
 from gateway.proxy.model_calls import CallJudge
-from gateway.proxy.model_exchange import ModelExchange, model_not_found
-from gateway.proxy.model_stream import Relay, until_gone
+from gateway.proxy.model_exchange import StreamedExchange, model_not_found
 from gateway.traces.record import Usage
 from gateway.wire import openai_chat
+from gateway.wire.openai_chat_answers import error_event
 
 if TYPE_CHECKING:
     from gateway.policy import ModelRoute
     from gateway.proxy.pool import Response
+    from gateway.wire.outputs import StreamGuard
 
 
-class ChatExchange(ModelExchange):
+class ChatExchange(StreamedExchange):
     """One turn of a conversation."""
 
     streamed = False
+    _guard: openai_chat.ChatStreamGuard | None = None
 
     async def serve(self, body: bytes) -> None:
         require_json(self.request.headers)
@@ -45,7 +48,10 @@ class ChatExchange(ModelExchange):
 
     async def answer(self, response: Response) -> None:
         if self.streamed:
-            await self._stream(response)
+            try:
+                await self.relay(response)
+            finally:
+                self.count_tokens(self._guard.usage if self._guard else None)
         else:
             await self._whole(response)
 
@@ -112,18 +118,12 @@ class ChatExchange(ModelExchange):
         await respond(self.request.send, 200, record.response, [*self.headers(response, judge.held), JSON_TYPE])
         await judge.settle()
 
-    async def _stream(self, response: Response) -> None:
-        content_type = next((value for name, value in response.headers if name == b"content-type"), b"")
-        if not content_type.lower().startswith(b"text/event-stream"):
-            raise UpstreamError("upstream_protocol", "the model endpoint did not answer with a stream")
-        relay = Relay(self, response)
-        gone = asyncio.ensure_future(until_gone(self.request))
-        try:
-            await relay.run(gone)
-        finally:
-            gone.cancel()
-            self.record.response_type = "application/json"
-            self.record.response = relay.summary()
+    def stream_guard(self, text_guard: Callable[[int, str], TextGuard] | None) -> StreamGuard:
+        self._guard = openai_chat.ChatStreamGuard(text_guard)
+        return self._guard
+
+    def error_event(self, error: GatewayError) -> bytes:
+        return error_event(error.code, error.message, error.status)
 
     def count_tokens(self, usage: openai_chat.Usage | None) -> None:
         if usage is not None:

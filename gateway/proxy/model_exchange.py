@@ -7,14 +7,16 @@ its verdict; what no rule touches is forwarded byte for byte in both directions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from gateway.core.action import Surface
 from gateway.core.decision import Effect
 from gateway.core.errors import ClientError, GatewayError, UpstreamError
 from gateway.core.exchange import Direction, Part
+from gateway.core.filtering import TextGuard
 from gateway.proxy.asgi import DisconnectedError, Header, read_body
+from gateway.proxy.model_stream import Relay
 from gateway.proxy.model_upstream import ERROR_BODY_BYTES_MAX, ModelEndpoint, response_headers, upstream_refusal
 from gateway.proxy.plane import Request
 from gateway.proxy.screening import Screening, content_denied, screen
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.proxy.caller import Caller
     from gateway.proxy.model import ModelSurface
     from gateway.proxy.pool import Response
+    from gateway.wire.outputs import StreamGuard
 
 CHARS_PER_TOKEN = 4  # where an upstream does not count, tokens are estimated so that a limit still limits
 
@@ -185,6 +188,30 @@ class ModelExchange:
             else (self.sent_bytes + len(self.record.response or b"")) // CHARS_PER_TOKEN
         )
         self.surface.limiter.charge(self.caller.agent, tokens, now=self.deps.clock())
+
+
+class StreamedExchange(ModelExchange):
+    """An exchange whose answer may be a stream."""
+
+    def stream_guard(self, text_guard: Callable[[int, str], TextGuard] | None) -> StreamGuard:
+        """The guard of one stream in this dialect. `text_guard` is None where no rule looks at answers."""
+        raise NotImplementedError
+
+    def error_event(self, error: GatewayError) -> bytes:
+        """What ends a stream that broke off, so that the client's SDK raises."""
+        raise NotImplementedError
+
+    async def relay(self, response: Response) -> None:
+        """Send the stream on, piece by piece as the guard lets it go."""
+        content_type = next((value for name, value in response.headers if name == b"content-type"), b"")
+        if not content_type.lower().startswith(b"text/event-stream"):
+            raise UpstreamError("upstream_protocol", "the model endpoint did not answer with a stream")
+        relay = Relay(self, response)
+        try:
+            await relay.run()
+        finally:
+            self.record.response_type = "application/json"
+            self.record.response = relay.summary()
 
 
 async def _error_body(response: Response) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from gateway.core.filtering import FilterRule
-from gateway.wire.calls import ProposedCall
+from gateway.wire.calls import CallVerdict, ProposedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,17 @@ class Failed:
 
 
 Output: TypeAlias = Release | Decide | Blocked | Failed
+
+
+class StreamGuard(Protocol):
+    """One stream from its first byte to its last, in some dialect. Sans-IO: bytes of the upstream in, outputs out."""
+
+    @property
+    def finish_reasons(self) -> Mapping[int, str]: ...
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """The text of each choice as released (masked), bounded."""
+
+    def feed(self, data: bytes) -> list[Output]: ...
+    def resolve(self, choice: int, verdicts: Sequence[CallVerdict]) -> list[Output]: ...
+    def finish(self) -> list[Output]: ...
