@@ -41,6 +41,7 @@ from gateway.proxy.limits import Limiter
 from gateway.proxy.mcp_client import McpClient
 from gateway.proxy.mcp_surface import McpSurface
 from gateway.proxy.model import ModelSurface
+from gateway.proxy.obligations import KNOWN_OBLIGATIONS
 from gateway.proxy.plane import DataPlane
 from gateway.proxy.pool import Pool, PoolLimits
 from gateway.proxy.tool_calls import ToolGate
@@ -75,7 +76,9 @@ def serve(settings: Settings) -> int:
 def check(settings: Settings) -> int:
     """Load everything that `serve` would, reach the store, print what was found; 0 when it could serve."""
     try:
-        policy = load_bundle(settings.bundle, known_kinds=KINDS, environment=os.environ)
+        policy = load_bundle(
+            settings.bundle, known_kinds=KINDS, known_obligations=KNOWN_OBLIGATIONS, environment=os.environ
+        )
         keyring = load_keyring(settings.keys_path)
         print(f"bundle   {settings.bundle}: release {policy.release[:12]}, {len(policy.agents)} agents")
         names = {entry.name for entry in keyring.credentials.values() if entry.role == "agent"}
@@ -201,7 +204,9 @@ class Gateway:
 async def running(settings: Settings) -> AsyncIterator[Gateway]:
     """A gateway that serves until the block ends. Raises a GatewayError if it cannot start."""
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    watcher = BundleWatcher(settings.bundle, known_kinds=KINDS, environment=os.environ)
+    watcher = BundleWatcher(
+        settings.bundle, known_kinds=KINDS, known_obligations=KNOWN_OBLIGATIONS, environment=os.environ
+    )
     gateway = Gateway(settings, watcher, load_keyring(settings.keys_path))
     async with AsyncExitStack() as stack:
         scanner = Scanner(cache_bytes_max=settings.scan_cache_bytes_max)
@@ -231,6 +236,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             body_bytes_max=settings.body_bytes_max,
             response_bytes_max=settings.body_bytes_max,
         )
+        stack.push_async_callback(deps.definitions.aclose)
         limiter = Limiter(link)
         stack.push_async_callback(limiter.aclose)
         plane = _plane(deps, limiter, gateway)
@@ -240,7 +246,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         gateway.console_url = settings.console_url or f"http://{_authority(console_socket)}"
         console = await _console(gateway, queue, link, scanner)
         await warm
-        for work in (Executor(deps).run, partial(_watch, gateway), partial(_sweep, queue)):
+        executor = Executor(deps, drain_s=float(settings.shutdown_s))
+        for work in (executor.run, partial(_watch, gateway), partial(_sweep, queue)):
             stack.push_async_callback(_stop, asyncio.create_task(_watched(work, gateway)))
         await stack.enter_async_context(
             _listener(console, console_socket, settings.shutdown_s, before_stop=console.state.live.close)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from gateway import __version__
 from gateway.core.errors import GatewayError
@@ -186,22 +186,29 @@ def _revoke(options: argparse.Namespace) -> int:
     return 0
 
 
-def _kinds() -> Collection[str]:
-    from gateway.filters import KINDS
+class _Known(TypedDict):
+    known_kinds: Collection[str]
+    known_obligations: Collection[str]
 
-    return KINDS
+
+def _known() -> _Known:
+    """What a bundle may ask for, so that the loader refuses what nobody does."""
+    from gateway.filters import KINDS
+    from gateway.proxy.obligations import KNOWN_OBLIGATIONS
+
+    return {"known_kinds": KINDS, "known_obligations": KNOWN_OBLIGATIONS}
 
 
 def _policy_check(options: argparse.Namespace) -> int:
     from gateway.policy import commands
 
-    return commands.check(_settings(options.bundle).bundle, environment=os.environ, known_kinds=_kinds())
+    return commands.check(_settings(options.bundle).bundle, environment=os.environ, **_known())
 
 
 def _policy_test(options: argparse.Namespace) -> int:
     from gateway.policy import commands
 
-    return commands.test(_settings(options.bundle).bundle, environment=os.environ, known_kinds=_kinds())
+    return commands.test(_settings(options.bundle).bundle, environment=os.environ, **_known())
 
 
 def _policy_schema(options: argparse.Namespace) -> int:

@@ -16,9 +16,8 @@ from gateway.core.decision import Effect
 from gateway.core.globs import is_literal, matches, matches_any
 from gateway.policy.problems import Place, Problems, did_you_mean, listing, quote
 from gateway.policy.shape import INVALID, At
-from gateway.policy.words import GUARDED_HEADERS, RESERVED_RULES
+from gateway.policy.words import FRAMING_HEADERS, RESERVED_RULES, is_guarded
 
-_FRAMING_HEADERS = GUARDED_HEADERS - {"authorization", "x-api-key", "cookie", "proxy-authorization"}
 _EMPTY = At({}, Place(""))
 
 
@@ -76,13 +75,17 @@ def _unique(parts: Parts, items: Iterator[At], key: str) -> None:
             parts.problems.add(item.at(key), f"{quote(str(name))} a second time", once)
 
 
+def _upstreams(parts: Parts) -> Iterator[At]:
+    yield from (at for key in ("servers", "http_tools") for _, at in _entries(parts.bundle, key))
+    yield from _items(parts.bundle, "models")
+
+
 def _check_upstreams(parts: Parts) -> None:
     servers, http_tools = parts.bundle.get("servers", {}), parts.bundle.get("http_tools", {})
     for name in servers.keys() & http_tools.keys():
         other = "a name of its own: tools of `servers` and `http_tools` share their names"
         parts.problems.add(http_tools[name].place, f"{quote(name)} in both", other)
-    upstreams = (*_entries(parts.bundle, "servers"), *_entries(parts.bundle, "http_tools"))
-    for at in (*(at for _, at in upstreams), *_items(parts.bundle, "models")):
+    for at in _upstreams(parts):
         if "credential" in at.value:
             _check_credential(parts, at.value["credential"])
 
@@ -93,7 +96,7 @@ def _check_credential(parts: Parts, at: At) -> None:
         found = "`env` beside `passthrough`" if passthrough else "no `env`"
         parts.problems.add(at.place, found, "`env: NAME_OF_A_VARIABLE`, or for a model `passthrough: true`")
     header = str(at.get("header", "")).lower()
-    if header in _FRAMING_HEADERS:
+    if header in FRAMING_HEADERS:
         parts.problems.add(at.at("header"), quote(header), "a header for credentials; HTTP itself needs this one")
     if name is None:
         return
@@ -188,13 +191,14 @@ def _check_policy(parts: Parts, policy: At, tools: _Tools) -> None:
     for rule in (*rules, *_items(policy, "filters")):
         for glob in _items(rule, "tools"):
             tools.check(glob.value, glob.place)
+    credentials = {str(_part(at, "credential").get("header", "")).lower() for at in _upstreams(parts)}
     for rule in rules:
-        _check_rule(parts, rule)
+        _check_rule(parts, rule, credentials)
     _check_filters(parts, policy)
     _check_models_of(parts, policy)
 
 
-def _check_rule(parts: Parts, rule: At) -> None:
+def _check_rule(parts: Parts, rule: At, credentials: Collection[str]) -> None:
     problems = parts.problems
     effect = rule.get("effect")
     if "approval" in rule.value and effect not in (None, Effect.HOLD):
@@ -208,8 +212,9 @@ def _check_rule(parts: Parts, rule: At) -> None:
                 obligation.at("kind"), quote(kind), f"what this gateway can do: {listing(parts.known_obligations)}"
             )
         header = str(obligation.get("name", "")).lower()
-        if obligation.get("kind") == "add_header" and header in GUARDED_HEADERS:
-            problems.add(obligation.at("name"), quote(header), "a header that HTTP and credentials do not use")
+        if obligation.get("kind") == "add_header" and header and (is_guarded(header) or header in credentials):
+            mend = "a header that HTTP, credentials and the gateway itself do not use"
+            problems.add(obligation.at("name"), quote(header), mend)
 
 
 def _check_filters(parts: Parts, policy: At) -> None:

@@ -53,7 +53,12 @@ APPROVAL = Record(
 
 OBLIGATION_KINDS: Mapping[str, Mapping[str, Key]] = {
     "add_header": {
-        "name": Key(HEADER, "Header that goes to the upstream.", "x-cost-centre", required=True),
+        "name": Key(
+            HEADER,
+            "Header that goes to the upstream. Not one that HTTP, a credential or the gateway itself uses.",
+            "x-cost-centre",
+            required=True,
+        ),
         "value": Key(
             Text(words="printable ASCII", pattern=r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?"),
             "Its value.",
@@ -64,7 +69,7 @@ OBLIGATION_KINDS: Mapping[str, Mapping[str, Key]] = {
     "cap_result": {
         "bytes": Key(
             Whole(minimum=1, maximum=2**31),
-            "Largest answer that is handed on; a larger one is an error.",
+            "Largest answer that is handed on. Of a larger one nothing is: the agent gets an error.",
             "65536",
             required=True,
         ),

@@ -14,8 +14,9 @@ from typing import Any
 
 from gateway.core.action import LOCAL_SERVER, Action, Surface
 from gateway.core.canonical import JSON
-from gateway.core.decision import ApprovalTerms, Decision, Effect, Reason, strictest
+from gateway.core.decision import ApprovalTerms, Decision, Effect, Obligation, Reason, strictest
 from gateway.core.filtering import FilterRule
+from gateway.core.globs import matches as matches_glob
 from gateway.core.globs import matches_any
 from gateway.policy.conditions import Condition, Facts, Truth
 from gateway.policy.model import Agent, Bundle, Case, HttpTool, Limits, McpServer, ModelRoute, Outcome, Policy, Rule
@@ -189,6 +190,18 @@ class PolicySet:
         possible = [layer.possible for layer in plan.layers]
         groups = {o.terms.group for layer in possible for o in layer if o is not None and o.terms is not None}
         return any(_some_way(possible, group) for group in (None, *groups))
+
+    def obligations(self, agent: AgentView, server: str, surface: Surface) -> tuple[Obligation, ...]:
+        """What rules may ask to be done with calls of this server's tools, whichever the tool and its arguments: too
+        much rather than too little."""
+        return tuple(
+            obligation
+            for layer in self._current(agent).layers
+            for rule in layer.rules
+            if rule.outcome.obligations and (not rule.surfaces or surface in rule.surfaces)
+            if any("*" in (part := glob.partition(".")[0]) or matches_glob(part, server) for glob in rule.tools)
+            for obligation in rule.outcome.obligations
+        )
 
     def resolve_function(self, function_name: str) -> tuple[str, str]:
         """(server, tool) that a function of a model's tool list means; `local` for what the agent executes itself."""

@@ -34,22 +34,41 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 EFFECTS = tuple(effect.value for effect in Effect)
 SURFACES = tuple(surface.value for surface in Surface)
 
-# What the gateway or HTTP itself writes; an obligation must not replace it.
-GUARDED_HEADERS = frozenset(
+FRAMING_HEADERS = frozenset(
     [
-        "authorization",
         "connection",
         "content-length",
         "content-type",
-        "cookie",
         "expect",
         "host",
         "keep-alive",
-        "proxy-authorization",
         "te",
         "trailer",
         "transfer-encoding",
         "upgrade",
-        "x-api-key",
     ]
 )
+"""What HTTP itself needs; a credential must not replace it."""
+CREDENTIAL_HEADERS = frozenset(["authorization", "cookie", "x-api-key", "x-upstream-key"])
+OWN_HEADERS = frozenset(
+    [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "http2-settings",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "last-event-id",
+        "traceparent",
+        "tracestate",
+    ]
+)
+"""What the gateway writes into its requests, or takes over from the agent's."""
+_GUARDED_PREFIXES = ("content-", "mcp-", "proxy-", "x-gateway-")
+
+
+def is_guarded(header: str) -> bool:
+    """Whether HTTP, credentials or the gateway itself use the header (lowercase): no obligation may add it."""
+    taken = header in FRAMING_HEADERS or header in CREDENTIAL_HEADERS or header in OWN_HEADERS
+    return taken or header.startswith(_GUARDED_PREFIXES)

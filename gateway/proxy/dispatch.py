@@ -21,6 +21,7 @@ from gateway.proxy.endpoint import Endpoint, endpoint_of
 from gateway.proxy.http_surface import check_status, idempotency_key
 from gateway.proxy.mcp_client import McpClient, McpSession, UpstreamRefusedError
 from gateway.proxy.mcp_relay import clean_error
+from gateway.proxy.obligations import RESULT_TOO_LARGE, Duties
 from gateway.proxy.upstream import UpstreamFailure
 from gateway.wire import http_tool, leaves, mcp_tools
 
@@ -38,10 +39,12 @@ class GoneError(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the tool answered. `ok` is False where it said that it failed, or where it certainly did not run."""
+    """What the tool answered. `ok` is False where it said that it failed, or where it certainly did not run. `error` is
+    the code that the record gets, where `ok` does not say it all."""
 
     ok: bool
     result: bytes
+    error: str | None = None
 
 
 class Ready(Protocol):
@@ -53,7 +56,9 @@ class Ready(Protocol):
     @property
     def credential(self) -> str | None: ...
     def check(self, arguments: Mapping[str, JSON]) -> str | None: ...
-    async def send(self, held: HeldAction) -> Outcome: ...
+    async def send(self, held: HeldAction, duties: Duties) -> Outcome:
+        """Send it and meet the duties. An answer that they do not let through changes nothing about `ok`."""
+        ...
 
 
 class Dispatcher:
@@ -104,11 +109,13 @@ class _McpReady:
     def check(self, arguments: Mapping[str, JSON]) -> str | None:
         return self._served.problem(arguments)
 
-    async def send(self, held: HeldAction) -> Outcome:
+    async def send(self, held: HeldAction, duties: Duties) -> Outcome:
         """Raises UpstreamFailure where it is not known whether the tool ran."""
         mirrored = mcp_tools.mirrored_headers(self._served.schema, held.action().arguments)
         try:
-            answer = await self._session.call_tool(held.tool, held.arguments, headers=mirrored, total_s=EXECUTION_S_MAX)
+            answer = await self._session.call_tool(
+                held.tool, held.arguments, headers=mirrored, added=duties.headers, total_s=EXECUTION_S_MAX
+            )
         except UpstreamRefusedError as error:
             return _not_run(error)
         except UpstreamFailure as failure:
@@ -121,7 +128,12 @@ class _McpReady:
         if not isinstance(result.get("content"), list):
             # A question or a task instead of a result: the gateway has nobody to ask and cannot follow it.
             return _said("the tool answered with a question or a task of its own instead of a result")
-        return Outcome(result.get("isError") is not True, leaves.encode(result))
+        ok = result.get("isError") is not True
+        if not duties.permits(self._session.answer_bytes):
+            ended = "succeeded" if ok else "failed"
+            text = f"EXECUTED, and the tool says that it {ended}. Its answer is withheld: {duties.too_large}."
+            return Outcome(ok, _tool_error(text), RESULT_TOO_LARGE)
+        return Outcome(ok, leaves.encode(result))
 
 
 class _HttpReady:
@@ -143,7 +155,7 @@ class _HttpReady:
             return error.message
         return self._prepared.problem(arguments)
 
-    async def send(self, held: HeldAction) -> Outcome:
+    async def send(self, held: HeldAction, duties: Duties) -> Outcome:
         """Raises UpstreamError where it is not known whether the operation ran: a server error leaves that open."""
         wire = http_tool.encode(self._prepared.template, held.action().arguments)
         body = wire.body or (b"{}" if _wants_body(held, wire.method) else b"")
@@ -161,7 +173,7 @@ class _HttpReady:
                 self.endpoint.target,
                 wire.method,
                 self.endpoint.path + wire.target.encode(),
-                [*headers, *self.endpoint.headers],
+                [*headers, *duties.headers, *self.endpoint.headers],
                 body,
                 timeouts=timeouts,
             )
@@ -174,11 +186,11 @@ class _HttpReady:
                 raise UpstreamError("upstream_status", "the tool answered with a server error")
             try:
                 check_status(response.status)
-                answer = await response.read(self._deps.response_bytes_max)
+                answer = await response.read(duties.bound(self._deps.response_bytes_max))
             except UpstreamFailure as failure:
                 if failure.code != "upstream_too_large":
                     raise
-                answer = b"the answer was too large to keep"
+                return _http_too_large(response.status, failure.message)
             except UpstreamError as error:  # a redirect, or the operator's credential was refused: it did not run
                 return _http(False, error.status, "application/json", leaves.encode({"error": error.code}))
             kind = dict(response.headers).get(b"content-type", b"").decode("latin-1")
@@ -203,10 +215,23 @@ def _http(ok: bool, status: int, kind: str, body: bytes) -> Outcome:
     return Outcome(ok, leaves.encode(value))
 
 
+def _http_too_large(status: int, message: str) -> Outcome:
+    """The operation was answered, so its outcome is known; only what it answered is not kept. For the agent it is the
+    same error as that of a call which nobody held."""
+    said = f"the tool was called and answered {status}, but {message}, so none of it is kept"
+    error: JSON = {"error": {"code": RESULT_TOO_LARGE, "message": said}}
+    kept: JSON = {"status": 502, "content_type": "application/json", "json": error}
+    return Outcome(status < 300, leaves.encode(kept), RESULT_TOO_LARGE)
+
+
 def _not_run(error: UpstreamError) -> Outcome:
     return _said(f"NOT EXECUTED. {error.message}")
 
 
 def _said(text: str) -> Outcome:
     """A failure in the form of a tool's result."""
-    return Outcome(False, leaves.encode({"content": [{"type": "text", "text": text}], "isError": True}))
+    return Outcome(False, _tool_error(text))
+
+
+def _tool_error(text: str) -> bytes:
+    return leaves.encode({"content": [{"type": "text", "text": text}], "isError": True})

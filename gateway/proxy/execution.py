@@ -26,7 +26,8 @@ from gateway.proxy.caller import Caller
 from gateway.proxy.dispatch import Dispatcher, GoneError, Outcome, Ready
 from gateway.proxy.http_calls import Operations
 from gateway.proxy.mcp_client import McpClient
-from gateway.proxy.tool_calls import KNOWN_OBLIGATIONS, Exchange, ToolGate
+from gateway.proxy.obligations import Duties, duties_of
+from gateway.proxy.tool_calls import Exchange, ToolGate
 from gateway.traces import context
 from gateway.traces.record import ActionDecision, Attempt
 
@@ -135,19 +136,20 @@ class Executor:
         exchange = self._exchange(held, agent)
         try:
             async with self._dispatcher.ready(held, exchange.caller.traceparent) as ready:
-                objection = await self._objection(held, exchange, ready)
-                if objection is not None:
-                    await self._invalidate(queue, held, objection, exchange)
+                judged = await self._judge(held, exchange, ready)
+                if isinstance(judged, str):
+                    await self._invalidate(queue, held, judged, exchange)
                     return
                 self._audit(held, exchange)
                 claim = await queue.claim(held.id, worker=self._worker, lease_s=LEASE_S, now=self._deps.clock())
                 if claim is not None:  # else another worker has it, or it expired or was cancelled in this moment
-                    await self._execute(queue, claim, exchange, ready)
+                    await self._execute(queue, claim, exchange, ready, judged)
         except GoneError as error:
             await self._invalidate(queue, held, error.message, exchange)
 
-    async def _objection(self, held: HeldAction, exchange: Exchange, ready: Ready) -> str | None:
-        """Why the action must not run now although people approved it, or None. Raises FilterError."""
+    async def _judge(self, held: HeldAction, exchange: Exchange, ready: Ready) -> Duties | str:
+        """What must be done with the action as the release now in force has it, or why it must not run although people
+        approved it. Raises FilterError."""
         policy, agent = self._deps.policy(), exchange.caller.agent
         action = replace(held.action(), definition=ready.definition, credential=ready.credential)
         if action.definition != held.definition:
@@ -162,14 +164,15 @@ class Executor:
                 return "a filter rule of the policy now in force objects to its arguments"
         decision = policy.decide(agent, action, self._deps.session(exchange.caller), now=self._deps.clock())
         exchange.record.release = decision.release
-        if decision.effect is Effect.DENY or any(o.kind not in KNOWN_OBLIGATIONS for o in decision.obligations):
+        duties = duties_of(decision.obligations)
+        if decision.effect is Effect.DENY or duties is None:
             return f"the policy now in force denies it (rule `{decision.rule}`)"
         rule, terms = _approved_under(held, decision)
         if action_digest(action, agent=held.agent, run=held.run, rule=rule, terms=terms) != held.digest:
             return "what people approved is no longer what would run"
-        return None
+        return duties
 
-    async def _execute(self, queue: Queue, claim: Claim, exchange: Exchange, ready: Ready) -> None:
+    async def _execute(self, queue: Queue, claim: Claim, exchange: Exchange, ready: Ready, duties: Duties) -> None:
         held = claim.action
         start_ns = time.perf_counter_ns()
         self._sending.add(held.id)
@@ -177,7 +180,7 @@ class Executor:
         outcome: Outcome | None = None
         error: str | None = None
         try:
-            outcome = await ready.send(held)
+            outcome = await ready.send(held, duties)
         except UpstreamError as failure:
             error = failure.code
             log.warning("%s: the outcome is unknown: %s", held.id, failure.message)
@@ -268,7 +271,7 @@ class Executor:
         record.request, record.request_type = held.arguments, "application/json"
         if outcome is not None:
             record.response, record.response_type = outcome.result, "application/json"
-            error = None if outcome.ok else "tool_error"
+            error = outcome.error or (None if outcome.ok else "tool_error")
         record.attempts = (
             Attempt(
                 exchange.caller.span,

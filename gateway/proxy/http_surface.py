@@ -10,6 +10,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.core.action import Action, Surface
@@ -22,8 +23,10 @@ from gateway.proxy.asgi import JSON_TYPE, DisconnectedError, Header, read_body, 
 from gateway.proxy.endpoint import Endpoint, endpoint_of
 from gateway.proxy.held_words import describe
 from gateway.proxy.http_calls import Operations
+from gateway.proxy.obligations import RESULT_TOO_LARGE, Duties
 from gateway.proxy.screening import content_denied
 from gateway.proxy.tool_calls import Call, Exchange, Proceed, Refused, ToolGate, after_dispatch
+from gateway.proxy.upstream import UpstreamFailure
 from gateway.traces.record import Attempt
 from gateway.wire import http_tool, leaves
 
@@ -129,8 +132,9 @@ class HttpSurface:
             await answer.json(403, _error(verdict.code, verdict.reason, verdict.rule))
         elif isinstance(verdict, Proceed):
             wire = http_tool.encode(template, verdict.action.arguments)
-            sent = wire.body if verdict.edited or not body else body
-            await self._dispatch(request, exchange, answer, endpoint, (wire.method, wire.target, sent or b""))
+            sent = (wire.body if verdict.edited or not body else body) or b""
+            outgoing = _Outgoing(endpoint, wire.method, wire.target, sent, verdict.duties)
+            await self._dispatch(request, exchange, answer, outgoing)
         else:
             await self._parked(exchange, answer, verdict.held)
 
@@ -156,10 +160,8 @@ class HttpSurface:
                 status, {**_status(held), **_error(f"held_{held.state.lower()}", describe(held), held.rule)}, [location]
             )
 
-    async def _dispatch(
-        self, request: Request, exchange: Exchange, answer: _Answer, endpoint: Endpoint, wire: tuple[str, str, bytes]
-    ) -> None:
-        method, target, body = wire
+    async def _dispatch(self, request: Request, exchange: Exchange, answer: _Answer, sent: _Outgoing) -> None:
+        endpoint, body = sent.endpoint, sent.body
         headers = [(name, request.headers[name]) for name in _TO_UPSTREAM if name in request.headers]
         if body and b"content-type" not in request.headers:
             headers.append(JSON_TYPE)
@@ -172,15 +174,15 @@ class HttpSurface:
         try:
             response = await self._deps.pool.request(
                 endpoint.target,
-                method,
-                endpoint.path + target.encode(),
-                [*headers, *endpoint.headers],
+                sent.method,
+                endpoint.path + sent.target.encode(),
+                [*headers, *sent.duties.headers, *endpoint.headers],
                 body,
                 timeouts=endpoint.timeouts,
             )
             async with response:
                 status, first_ns = response.status, time.perf_counter_ns() - started_ns
-                await self._pass(exchange, answer, response)
+                await self._pass(exchange, answer, response, sent.duties)
         except GatewayError as failure:
             error = failure.code
             if answer.started:  # nothing valid can follow: without its end no client takes the body for whole
@@ -202,18 +204,19 @@ class HttpSurface:
                 ),
             )
 
-    async def _pass(self, exchange: Exchange, answer: _Answer, response: Response) -> None:
+    async def _pass(self, exchange: Exchange, answer: _Answer, response: Response, duties: Duties) -> None:
         """The upstream's answer to the agent: looked at where the agent's rules ask for it, else as it comes."""
         check_status(response.status)
         headers = [(name, value) for name, value in response.headers if name in _TO_AGENT]
         encoded = any(name == b"content-encoding" for name, _ in response.headers)
-        if not exchange.caller.agent.filter_rules and not encoded:
+        filtered = bool(exchange.caller.agent.filter_rules)
+        if not filtered and not encoded and duties.result_bytes_max is None:
             await answer.stream(response, headers, self._deps.response_bytes_max)
             return
         if encoded:
             raise UpstreamError("upstream_protocol", "the tool answered with an encoding that was not asked for")
-        body = await response.read(self._deps.response_bytes_max)
-        await answer.send(response.status, await self._filtered(exchange, body), headers)
+        body = await _read(response, self._deps.response_bytes_max, duties)
+        await answer.send(response.status, await self._filtered(exchange, body) if filtered else body, headers)
 
     async def _filtered(self, exchange: Exchange, body: bytes) -> bytes:
         """The body as it may pass. Whatever is text is looked at, whatever its declared type; bytes that are no UTF-8
@@ -250,6 +253,17 @@ class HttpSurface:
         if found.denied is not None:
             return f"the tool ran, but its answer is withheld: {found.denied.reason}"
         return texts.edited(value, found.edits) if found.edits else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """The request that leaves. `target` follows the endpoint's own path."""
+
+    endpoint: Endpoint
+    method: str
+    target: str
+    body: bytes
+    duties: Duties
 
 
 class _Answer:
@@ -308,6 +322,16 @@ def check_status(status: int) -> None:
         raise UpstreamError("upstream_redirect", "the tool answered with a redirect, which is not followed")
     if status >= 500:
         raise UpstreamError("upstream_status", "the tool failed; look before you repeat the call")
+
+
+async def _read(response: Response, bytes_max: int, duties: Duties) -> bytes:
+    """The whole body. Raises UpstreamError `result_too_large` where a rule bounds it: nothing of it was sent on yet."""
+    try:
+        return await response.read(duties.bound(bytes_max))
+    except UpstreamFailure as failure:
+        if failure.code != "upstream_too_large" or duties.result_bytes_max is None:
+            raise
+    raise UpstreamError(RESULT_TOO_LARGE, f"the tool ran, but its answer is withheld: {duties.too_large}")
 
 
 def idempotency_key(*words: str) -> bytes:

@@ -108,7 +108,9 @@ class ToolCalls:
             body = mcp.encode({**request.raw, "params": params})
         mirrored = mcp_tools.mirrored_headers(definition.schema, verdict.action.arguments)
         try:
-            await self._relay.forward(visit, stamp(visit, request, body), method="tools/call", mirrored=mirrored)
+            await self._relay.forward(
+                visit, stamp(visit, request, body), method="tools/call", mirrored=mirrored, duties=verdict.duties
+            )
         except UpstreamFailure as failure:
             raise after_dispatch(failure) from None
 

@@ -7,7 +7,7 @@ question that matters afterwards: is it certain that nothing ran? Knows no polic
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -72,6 +72,8 @@ class McpSession:
         self._traceparent = traceparent
         self._session_id: bytes | None = None
         self._next_id = 1
+        self.answer_bytes = 0
+        """How long the last answer was, as it came: the JSON-RPC message without the framing of a stream."""
         self.version = ""
         """The protocol version that was agreed on, once the session is open."""
 
@@ -114,25 +116,33 @@ class McpSession:
         return tools[:TOOLS_MAX]
 
     async def call_tool(
-        self, name: str, arguments: bytes, *, headers: Mapping[str, str], total_s: float
+        self,
+        name: str,
+        arguments: bytes,
+        *,
+        headers: Mapping[str, str],
+        added: Sequence[tuple[bytes, bytes]] = (),
+        total_s: float,
     ) -> mcp.Response:
-        """Send `tools/call` once, with these very bytes as arguments. `headers` are the mirrored `mcp-param-*`."""
+        """Send `tools/call` once, with these very bytes as arguments. `headers` are the mirrored `mcp-param-*`, which
+        only 2026-07-28 has; what is `added` goes out in every era."""
         params = b'{"name":' + _text(name) + b',"arguments":' + arguments + b"}"
-        return await self.request("tools/call", params, name=name, headers=headers, total_s=total_s)
+        return await self.request("tools/call", params, name=name, headers=headers, added=added, total_s=total_s)
 
-    async def request(
+    async def request(  # noqa: PLR0913 - one request, word by word
         self,
         method: str,
         params: bytes,
         *,
         name: str | None = None,
         headers: Mapping[str, str] | None = None,
+        added: Sequence[tuple[bytes, bytes]] = (),
         total_s: float,
     ) -> mcp.Response:
         """One request and its answer, which may be a JSON-RPC error. `params` is a JSON object as bytes."""
         identifier = self._next_id
         self._next_id += 1
-        sent: list[tuple[bytes, bytes]] = []
+        sent: list[tuple[bytes, bytes]] = [*added]
         meta: dict[str, Any] = {}
         if self._traceparent is not None:
             meta["traceparent"] = self._traceparent
@@ -207,7 +217,9 @@ class McpSession:
         if response.status < 300 and kind == b"text/event-stream":
             return await self._from_stream(response, identifier)
         try:
-            message = mcp.decode(await response.read(self._bytes_max))
+            data = await response.read(self._bytes_max)
+            self.answer_bytes = len(data)
+            message = mcp.decode(data)
         except ClientError:
             message = None
         if isinstance(message, mcp.Response) and message.id in {identifier, None}:
@@ -230,6 +242,7 @@ class McpSession:
                 for event in events:
                     message = _message(event.data) if event.data else None
                     if isinstance(message, mcp.Response) and message.id == identifier:
+                        self.answer_bytes = len(event.data or b"")
                         return message
                     if isinstance(message, mcp.Request):
                         await self._reply(message)

@@ -15,6 +15,7 @@ from gateway.core.canonical import JSON
 from gateway.core.errors import ClientError, FilterError, GatewayError, UpstreamError
 from gateway.core.exchange import Direction, Part
 from gateway.proxy import texts
+from gateway.proxy.obligations import NO_DUTIES, RESULT_TOO_LARGE, Duties
 from gateway.traces.record import Attempt
 from gateway.wire import mcp, mcp_tools, sse
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 Shape = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Changes the result of the request that is answered, such as filtering a list of tools; the same object: no change."""
 
-Look = Callable[[mcp.Message], Awaitable[bytes | None]]
+Look = Callable[[mcp.Message, int], Awaitable[bytes | None]]
+"""A message of so many bytes as it may pass; None: as it came."""
 
 _DATA_KEPT = frozenset({mcp.UNSUPPORTED_VERSION, mcp.MISSING_CAPABILITY, -32042})
 """Errors whose data a client needs to go on: supported versions, missing capabilities, addresses to visit."""
@@ -52,11 +54,12 @@ class Relay:
         method: str = "",
         shape: Shape | None = None,
         mirrored: Mapping[str, str] | None = None,
+        duties: Duties = NO_DUTIES,
     ) -> None:
         """Send `body` to the server and answer the visit with what comes back.
 
-        `method` is the JSON-RPC method of the request that is sent ('' for anything else). Raises GatewayError where
-        nothing has been answered yet; once a stream has begun its end says what happened.
+        `method` is the JSON-RPC method of the request that is sent ('' for anything else). `duties` are met on the way.
+        Raises GatewayError where nothing has been answered yet; once a stream has begun its end says what happened.
         """
         started_ns = time.perf_counter_ns()
         status, error, first_ns = None, None, None
@@ -65,7 +68,7 @@ class Relay:
                 visit.endpoint.target,
                 http_method,
                 visit.endpoint.path,
-                visit.to_upstream(mirrored),
+                [*visit.to_upstream(mirrored), *duties.headers],
                 body,
                 timeouts=visit.endpoint.timeouts,
             )
@@ -73,12 +76,18 @@ class Relay:
                 status, first_ns = response.status, time.perf_counter_ns() - started_ns
                 visit.answer.add(visit.to_agent(response.headers, self._deps.session_key))
 
-                async def look(message: mcp.Message) -> bytes | None:
+                async def look(message: mcp.Message, size: int) -> bytes | None:
+                    if isinstance(message, mcp.Response) and not duties.permits(size):
+                        return self._too_large(visit, message, method, duties)
                     return await self._look(visit, message, method, shape)
 
                 await self._pass(visit, response, look)
         except GatewayError as failure:
             error = failure.code
+            if error == "upstream_too_large" and duties.result_bytes_max is not None and visit.request_id is not None:
+                answer = mcp.Response(id=visit.request_id, result={}, error=None, raw={})
+                await visit.answer.whole(200, self._too_large(visit, answer, method, duties))
+                return
             if not visit.answer.started:
                 raise
             await self._break(visit, failure)
@@ -114,7 +123,7 @@ class Relay:
             raise refusal(response.status, visit.session is not None)
         if isinstance(message, mcp.Response) and message.id is not None and message.id != visit.request_id:
             raise UpstreamError("upstream_protocol", "the tool server answered another request than this one")
-        changed = await look(message)
+        changed = await look(message, len(data))
         await visit.answer.whole(response.status, data if changed is None else changed)
 
     async def _stream(self, visit: Visit, response: Response, look: Look) -> None:
@@ -131,7 +140,7 @@ class Relay:
                     if message is None:
                         raise UpstreamError("upstream_protocol", "the tool server's stream is not MCP")
                     answered |= isinstance(message, mcp.Response)
-                    changed = await look(message)
+                    changed = await look(message, len(event.data))
                     await visit.answer.raw(event.raw if changed is None else sse.with_data(event, changed))
                 if parser.overflow:
                     raise UpstreamError("upstream_too_large", "an event of the tool server is too long")
@@ -184,16 +193,24 @@ class Relay:
         words = value.get("instructions") if isinstance(value, dict) else None
         return texts.result_parts({"instructions": words}) if isinstance(words, str) else []
 
+    def _too_large(self, visit: Visit, message: mcp.Response, method: str, duties: Duties) -> bytes:
+        """What stands in the place of an answer that a rule's `cap_result` does not let through."""
+        if message.error is None:
+            return self._withheld(visit, message, method, f"withheld: {duties.too_large}", RESULT_TOO_LARGE)
+        visit.exchange.record.error = RESULT_TOO_LARGE
+        meaning = str(clean_error(message.error)["message"])  # what did not run must not read as if it had
+        return mcp.error(message.id, mcp.INTERNAL_ERROR, meaning, {"code": RESULT_TOO_LARGE})
+
     @staticmethod
-    def _withheld(visit: Visit, message: mcp.Message, method: str, said: str) -> bytes:
-        """What stands in the place of a message that a filter rule forbids, or that could not be looked at."""
-        visit.exchange.record.error = "content_denied"
+    def _withheld(visit: Visit, message: mcp.Message, method: str, said: str, code: str = "content_denied") -> bytes:
+        """What stands in the place of a message that a rule forbids, or that could not be looked at."""
+        visit.exchange.record.error = code
         if isinstance(message, mcp.Response) and message.id is not None and method == "tools/call":
             text = f"The tool ran, but its answer is {said}"
             return mcp.result(message.id, mcp_tools.text_result(text, is_error=True, version=visit.version))
         if isinstance(message, mcp.Notification):
             return mcp.encode({"jsonrpc": "2.0", "method": message.method})
-        return mcp.error(message.id, mcp.INTERNAL_ERROR, f"the content is {said}", {"code": "content_denied"})
+        return mcp.error(message.id, mcp.INTERNAL_ERROR, f"the content is {said}", {"code": code})
 
 
 def withheld(rule: FilterRule) -> str:

@@ -22,6 +22,7 @@ from gateway.proxy.mcp_calls import ToolCalls, stamp
 from gateway.proxy.mcp_held import STATUS_DEFINITION, TASK_METHODS, HeldCalls, is_held_id
 from gateway.proxy.mcp_relay import Relay, Shape, withheld
 from gateway.proxy.mcp_visit import Answer, Visit, unbind
+from gateway.proxy.obligations import NO_DUTIES, Duties, duties_of
 from gateway.wire import mcp, mcp_tools, sse
 from gateway.wire.mcp import MODERN_VERSION, RpcError
 
@@ -71,9 +72,10 @@ class McpSurface:
                 await self._admit(visit)
                 visit.exchange.record.operation = method
                 visit.exchange.record.effect = "allow"
-                # A stream that is taken up again may bring the answer to an earlier `tools/list`.
+                # A stream that is taken up again may bring the answer to an earlier `tools/list` or `tools/call`.
                 shape = partial(self._list_tools, visit)
-                await _while_connected(visit, self._relay.forward(visit, b"", http_method=method, shape=shape))
+                forward = self._relay.forward(visit, b"", http_method=method, shape=shape, duties=self._bound(visit))
+                await _while_connected(visit, forward)
             case _:
                 raise _method_not_allowed()
 
@@ -142,7 +144,17 @@ class McpSurface:
         elif method == "server/discover" and self._deps.queue is not None:
             shape = mcp_tools.announce_tasks
         asked = method if isinstance(message, mcp.Request) else ""
-        await self._relay.forward(visit, body, method=asked, shape=shape)
+        duties = self._bound(visit) if method.startswith("tasks/") else NO_DUTIES
+        await self._relay.forward(visit, body, method=asked, shape=shape, duties=duties)
+
+    def _bound(self, visit: Visit) -> Duties:
+        """The bound of an answer that comes apart from its call: on a stream that is taken up again, or from a task of
+        the server. Which rule decided the call is not known here, so it is the lowest of those that may have."""
+        policy, agent = self._deps.policy(), visit.exchange.caller.agent
+        asked = policy.obligations(agent, visit.server.name, Surface.MCP)
+        duties = duties_of(obligation for obligation in asked if obligation.kind == "cap_result")
+        assert duties is not None
+        return duties
 
     async def _screened(self, visit: Visit, message: mcp.Message, body: bytes, method: str) -> bytes:
         """The body with what filters mask in it. What an agent answers to a server's question leaves too."""

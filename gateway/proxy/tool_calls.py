@@ -18,6 +18,7 @@ from gateway.core.errors import ClientError, GatewayError, StoreError, Transitio
 from gateway.core.exchange import Direction, Part
 from gateway.core.held import OPEN, State
 from gateway.proxy import texts
+from gateway.proxy.obligations import NO_DUTIES, Duties, duties_of
 from gateway.proxy.screening import Screening, screen
 from gateway.proxy.upstream import UpstreamFailure
 from gateway.traces import context
@@ -26,9 +27,6 @@ from gateway.traces.record import ALLOWED_FAILED_OPEN, ActionDecision, ExchangeR
 if TYPE_CHECKING:
     from gateway.proxy.caller import Caller
     from gateway.proxy.deps import Deps
-
-KNOWN_OBLIGATIONS: frozenset[str] = frozenset()
-"""Obligations that the tool surfaces can fulfil. Anything else denies."""
 
 PROGRESS_S = 5.0  # between signs of life to a client that waits; most clients and proxies give up after 15 s or more
 OVER = frozenset(State) - OPEN
@@ -54,10 +52,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proceed:
-    """Dispatch it now. `edited`: a filter masked arguments, so the bytes that came must not be sent."""
+    """Dispatch it now, and do what the rules ask with it. `edited`: a filter masked arguments, so the bytes that came
+    must not be sent."""
 
     action: Action
     edited: bool
+    duties: Duties = NO_DUTIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,8 @@ class ToolGate:
         start_ns = time.perf_counter_ns()
         decision = policy.decide(agent, action, self.deps.session(caller), now=self.deps.clock())
         exchange.record.release = decision.release
-        if any(obligation.kind not in KNOWN_OBLIGATIONS for obligation in decision.obligations):
+        duties = duties_of(decision.obligations)
+        if duties is None:
             reason = "the rule asks for what cannot be done with a tool call"
             return self._refuse(exchange, action, Refused(code="unknown_obligation", reason=reason, rule=decision.rule))
         if decision.effect is Effect.DENY:
@@ -172,7 +173,7 @@ class ToolGate:
             return await self._hold(exchange, replace(call, action=action), decision, waiter)
         effect = ALLOWED_FAILED_OPEN if screening.failed_open else Effect.ALLOW.value
         exchange.note(ActionDecision(action.name, effect, decision.rule, decision.reason), start_ns)
-        return Proceed(action=action, edited=bool(screening.edits))
+        return Proceed(action=action, edited=bool(screening.edits), duties=duties)
 
     async def _screened(self, exchange: Exchange, call: Call) -> tuple[Action, Screening, Refused | None]:
         """The action with its arguments as filters leave them, or the refusal of a filter rule."""
