@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gateway.policy import AgentView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)  # not frozen: made once or twice a request
 class Caller:
     """An authenticated agent and the trace its request belongs to.
 

@@ -35,11 +35,12 @@ class ModelEndpoint:
     target: Target
     base: bytes
     timeouts: Timeouts
+    own: tuple[Header, ...]  # the operator's credential
 
     @classmethod
     def of(cls, route: ModelRoute) -> ModelEndpoint:
         endpoint = endpoint_of(route)
-        return cls(route, endpoint.target, endpoint.path, endpoint.timeouts)
+        return cls(route, endpoint.target, endpoint.path, endpoint.timeouts, endpoint.headers)
 
     def headers(self, caller: Caller, headers: Mapping[bytes, bytes], *, stream: bool) -> list[Header]:
         """The headers of the upstream request. Raises ClientError where the route wants the caller's own key and it
@@ -60,10 +61,8 @@ class ModelEndpoint:
     def _credential(self, headers: Mapping[bytes, bytes]) -> tuple[Header, ...]:
         """The operator's key, or the caller's own where the operator's route says so."""
         credential = self.route.credential
-        if credential is None:
-            return ()
-        if not credential.passthrough:
-            return credential.headers()
+        if credential is None or not credential.passthrough:
+            return self.own
         own = headers.get(CALLER_KEY_HEADER)
         if own is None:
             raise ClientError(

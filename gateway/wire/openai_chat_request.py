@@ -133,6 +133,10 @@ class _Reader:
         if not isinstance(role, str):
             raise wrong((*path, "role"), "a string")
         origin = _ORIGINS.get(role, Origin.USER)
+        content = message.get("content")
+        if len(message) == 2 and isinstance(content, str) and role in _ORIGINS:  # most messages
+            self.parts.append(Part(origin, content, (*path, "content")))
+            return
         for key, value in message.items():
             if value is None or (key == "role" and role in _ORIGINS):
                 continue

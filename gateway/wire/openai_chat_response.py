@@ -111,9 +111,9 @@ def _read_choice(choice: dict[str, JSON], position: int, parts: list[Part], call
 def _read_message(message: dict[str, JSON], position: int, parts: list[Part], calls: list[ProposedCall]) -> None:
     path: Path = ("choices", position, "message")
     for key, value in message.items():
-        at = (*path, key)
-        if value is None:
+        if value is None or (key == "role" and value == "assistant"):
             continue
+        at = (*path, key)
         if key == "tool_calls":
             if not isinstance(value, list):
                 raise _unreadable()
