@@ -29,6 +29,7 @@ import uvloop
 from gateway.approvals import EmbeddedRedis, Queue, QueueLimits, RedisLink, connect
 from gateway.console import ConsoleDeps, console_app
 from gateway.core.errors import GatewayError, PolicyLoadError, StoreError
+from gateway.exposition import Observed, exposition
 from gateway.filters import KINDS, Scanner, mask_for_storage, mask_text
 from gateway.policy import BundleWatcher, PolicySet, load_bundle
 from gateway.policy.identity import Keyring, load_keyring
@@ -46,7 +47,7 @@ from gateway.proxy.plane import DataPlane
 from gateway.proxy.pool import Pool, PoolLimits
 from gateway.proxy.tool_calls import ToolGate
 from gateway.settings import Settings
-from gateway.traces import AuditLog, Recorder, RecorderLimits, Retention, RunStore, TraceStore, attachments
+from gateway.traces import AuditLog, Metrics, Recorder, RecorderLimits, Retention, RunStore, TraceStore, attachments
 
 log = logging.getLogger("gateway")
 
@@ -218,7 +219,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
             limits=QueueLimits(pending_per_agent_max=settings.held_per_agent_max, result_ttl_s=settings.hold_ttl_s),
         )
         stack.push_async_callback(queue.aclose)
-        recorder = _recorder(settings, scanner, stack)
+        metrics = Metrics()
+        recorder = _recorder(settings, scanner, metrics, stack)
         audit = AuditLog(settings.audit_path)
         stack.callback(audit.close)
         pool = Pool(PoolLimits(connections_max=settings.upstream_connections_max))
@@ -244,7 +246,8 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         console_socket = _bind(settings.console_host, settings.console_port, "GATEWAY_CONSOLE_PORT")
         gateway.data_url = f"http://{_authority(data_socket)}"
         gateway.console_url = settings.console_url or f"http://{_authority(console_socket)}"
-        console = await _console(gateway, queue, link, scanner)
+        observed = Observed(queue=queue, recorder=recorder, scanner=scanner, pool=pool, watcher=watcher)
+        console = await _console(gateway, queue, link, scanner, exposition(metrics, observed))
         await warm
         executor = Executor(deps, drain_s=float(settings.shutdown_s))
         for work in (executor.run, partial(_watch, gateway), partial(_sweep, queue)):
@@ -292,13 +295,13 @@ async def _store(settings: Settings, stack: AsyncExitStack) -> RedisLink:
             await asyncio.sleep(0.2)
 
 
-def _recorder(settings: Settings, scanner: Scanner, stack: AsyncExitStack) -> Recorder:
+def _recorder(settings: Settings, scanner: Scanner, metrics: Metrics, stack: AsyncExitStack) -> Recorder:
     recorder = Recorder(
         TraceStore(settings.traces_path),
         partial(mask_for_storage, scanner),
         limits=RecorderLimits(body_bytes_max=settings.trace_body_bytes_max, content_ratio=settings.trace_content),
         retention=Retention(content_days=settings.trace_days, bytes_max=settings.trace_bytes_max),
-        attachments=attachments(),
+        attachments=attachments(metrics),
     )
     recorder.start()
     stack.push_async_callback(asyncio.to_thread, recorder.close)
@@ -322,7 +325,9 @@ def _plane(deps: Deps, limiter: Limiter, gateway: Gateway) -> DataPlane:
     )
 
 
-async def _console(gateway: Gateway, queue: Queue, link: RedisLink, scanner: Scanner) -> Any:
+async def _console(
+    gateway: Gateway, queue: Queue, link: RedisLink, scanner: Scanner, metrics: Callable[[], Awaitable[bytes]]
+) -> Any:
     settings = gateway.settings
     token = secrets.token_urlsafe(32) if settings.redis_url is None else None
     deps = ConsoleDeps(
@@ -334,6 +339,7 @@ async def _console(gateway: Gateway, queue: Queue, link: RedisLink, scanner: Sca
         public_url=gateway.console_url,
         sign_in_token=token,
         mask_text=partial(mask_text, scanner),
+        metrics=metrics,
     )
     if token is not None:
         gateway.sign_in_url = deps.sign_in_url

@@ -82,6 +82,7 @@ class RunningConsole:
         self.status = Status()
         self.policy: Callable[[], Status] = lambda: self.status
         self.mask: Callable[[str], str] = lambda text: text
+        self.metrics = b"gateway_store_up 1\n"
         self.keys_path = folder / "keys.yaml"
         self.redis_url = redis_url
         self._link_token = link_token
@@ -141,6 +142,9 @@ class RunningConsole:
         self._loop.run_until_complete(self._serve())
         self._loop.close()
 
+    async def _scraped(self) -> bytes:
+        return self.metrics
+
     async def _serve(self) -> None:
         self._link = connect(self.redis_url)
         self.queue = Queue(self._link)
@@ -153,6 +157,7 @@ class RunningConsole:
             public_url=self.public_url,
             sign_in_token=self._link_token,
             mask_text=lambda text: self.mask(text),  # noqa: PLW0108 - tests replace it later
+            metrics=self._scraped,
             clock=self.clock,
         )
         self.app = console_app(deps)

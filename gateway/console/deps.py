@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -40,7 +40,8 @@ class ConsoleDeps:
     sessions (32 random bytes; keep it over restarts to keep people signed in). `sign_in_token` is the one of the link
     that the embedded default prints at start; None where people sign in with approver tokens. Who comes by that link
     owns the machine, is called `operator`, and counts as a member of every approver group. `mask_text` is what results
-    of tools go through before they are shown; it may raise FilterError, and then they are not shown.
+    of tools go through before they are shown; it may raise FilterError, and then they are not shown. `metrics` gives
+    the Prometheus text for whoever reaches the listener: aggregated numbers only. None: there is no such page.
     """
 
     queue: Queue
@@ -52,6 +53,7 @@ class ConsoleDeps:
     sign_in_token: str | None = None
     operator: str = "operator"
     mask_text: Callable[[str], str] = unmasked
+    metrics: Callable[[], Awaitable[bytes]] | None = None
     clock: Callable[[], float] = time.time
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import orjson
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,6 +30,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
 }
 HEALTH = "/healthz"  # asked by probes that name the host by its address
+METRICS = "/metrics"  # asked by collectors that do the same; a page that rebinds a name always names a name
 _CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -61,7 +64,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ClientError | None:
         headers = Headers(scope=scope)
-        if scope["path"] != HEALTH and headers.get("host", "").lower() not in self._hosts:
+        if not self._answers(scope["path"], headers.get("host", "").lower()):
             return ClientError(
                 "unknown_host", "this host name is not the console's; set GATEWAY_CONSOLE_URL to it", status=421
             )
@@ -75,6 +78,18 @@ class Guard:
         if not length.isdecimal() or int(length) > BODY_BYTES_MAX:
             return _too_large()
         return None
+
+    def _answers(self, path: str, host: str) -> bool:
+        return path == HEALTH or host in self._hosts or (path == METRICS and _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    """Whether a `Host` header is an IP address, with or without a port."""
+    try:
+        ip_address(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _capped(receive: Receive) -> Receive:

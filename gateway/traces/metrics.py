@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 from gateway.traces.record import ExchangeRecord
@@ -18,6 +19,20 @@ power of two times the base is a boundary, so that the coarse buckets of an expo
 
 SERIES_MAX: Final = 2_000  # label values are the operator's names; this bound holds should one ever not be
 OVERFLOW: Final = "(other)"
+
+OPERATIONS: Final = frozenset(
+    [
+        *("admit", "chat", "passthrough", "mcp", "batch", "response", "execute_tool", "GET", "DELETE"),
+        *("initialize", "server/discover", "ping", "tools/list", "tools/call", "completion/complete"),
+        *("prompts/list", "prompts/get", "resources/list", "resources/read", "resources/templates/list"),
+        *("resources/subscribe", "resources/unsubscribe", "subscriptions/listen", "logging/setLevel"),
+        *("tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update"),
+        *("notifications/initialized", "notifications/cancelled", "notifications/progress"),
+        *("notifications/roots/list_changed", "notifications/tasks/status"),
+    ]
+)
+"""Operations that are shown by name. An agent chooses its MCP methods, so any other is `(other)`; those of HTTP tools
+stand in the bundle."""
 
 
 class Histogram:
@@ -46,10 +61,13 @@ class Histogram:
                 return self.base * 2.0 ** ((index - 0.5) / PER_DOUBLING) if index else self.base
         return None
 
-    def up_to(self, doublings: int) -> int:
-        """How many values are at most base * 2**doublings."""
-        edge = doublings * PER_DOUBLING
-        return sum(count for index, count in tuple(self.buckets.items()) if index <= edge)
+    def up_to(self, doublings: int) -> list[int]:
+        """How many values are at most base * 2**n, for every n from 0 to `doublings`, and how many there are at all.
+        One pass: an exposition is made on the event loop."""
+        steps = [0] * (doublings + 2)
+        for index, count in tuple(self.buckets.items()):
+            steps[min(-(-index // PER_DOUBLING), doublings + 1)] += count
+        return list(accumulate(steps))
 
 
 class Metrics:
@@ -96,13 +114,16 @@ class Metrics:
 
         self.gauge("gateway_traces_records_total", outcomes)
         self.gauge("gateway_traces_queued", lambda: {(): counts().queued})
+        self.gauge("gateway_traces_store_failures_total", lambda: {(): counts().store_failures})
+        self.gauge("gateway_traces_store_failing", lambda: {(): float(counts().failing is not None)})
 
     def histogram(self, name: str, labels: Labels) -> Histogram | None:
         return self._histograms[name].get(labels)
 
     def observe(self, record: ExchangeRecord, cost: float | None) -> None:
         """Count one exchange."""
-        kind = (record.surface, record.operation)
+        named = record.surface == "http" or record.operation in OPERATIONS
+        kind = (record.surface, record.operation if named else OVERFLOW)
         self.count("gateway_exchanges_total", (*kind, record.effect))
         self.time("gateway_exchange_duration_seconds", kind, record.duration_ns / 1e9)
         if record.error is not None:
@@ -145,12 +166,14 @@ def _bounded(series: Mapping[Labels, object], labels: Labels) -> Labels:
 
 def _distribution(name: str, names: Labels, labels: Labels, histogram: Histogram) -> Iterable[str]:
     base, doublings = _BASE[name]
-    for step in range(doublings + 1):
+    total = histogram.total
+    *counts, count = histogram.up_to(doublings)
+    for step, up_to in enumerate(counts):
         le = (*labels, f"{base * 2**step:.6g}")
-        yield f"{name}_bucket{_label_text((*names, 'le'), le)} {histogram.up_to(step)}"
-    yield f"{name}_bucket{_label_text((*names, 'le'), (*labels, '+Inf'))} {histogram.count}"
-    yield f"{name}_sum{_label_text(names, labels)} {histogram.total:.12g}"
-    yield f"{name}_count{_label_text(names, labels)} {histogram.count}"
+        yield f"{name}_bucket{_label_text((*names, 'le'), le)} {up_to}"
+    yield f"{name}_bucket{_label_text((*names, 'le'), (*labels, '+Inf'))} {count}"
+    yield f"{name}_sum{_label_text(names, labels)} {total:.12g}"
+    yield f"{name}_count{_label_text(names, labels)} {count}"
 
 
 def _label_text(names: Labels, labels: Labels) -> str:
@@ -174,9 +197,19 @@ NAMES: Final[Mapping[str, tuple[str, Labels, str]]] = {
     "gateway_tokens_total": ("counter", ("agent", "direction"), "Tokens as upstreams counted them."),
     "gateway_cost_dollars_total": ("counter", ("agent",), "Cost of priced exchanges in US dollars."),
     "gateway_unpriced_total": ("counter", ("agent",), "Exchanges with usage whose model has no known price."),
-    "gateway_held_actions": ("gauge", ("state",), "Held actions by state."),
+    "gateway_held_actions": ("gauge", ("state",), "Held actions by state, of all gateways that share the store."),
+    "gateway_store_up": ("gauge", (), "1 if the store answered this scrape."),
+    "gateway_bundle_reload_failed": ("gauge", (), "1 while the files of the bundle have a mistake and do not count."),
     "gateway_traces_records_total": ("counter", ("outcome",), "What became of the records of exchanges."),
     "gateway_traces_queued": ("gauge", (), "Records that wait to be stored."),
+    "gateway_traces_store_failures_total": ("counter", (), "Times that the trace store did not take records."),
+    "gateway_traces_store_failing": ("gauge", (), "1 while the trace store does not take records."),
+    "gateway_filter_texts_total": ("counter", ("outcome",), "Texts inspected or known; failed ones are among these."),
+    "gateway_filter_characters_total": ("counter", (), "Characters of the texts that were inspected."),
+    "gateway_upstream_requests_total": ("counter", (), "Requests to upstreams, those of the gateway itself included."),
+    "gateway_upstream_connections": ("gauge", ("state",), "Connections to upstreams."),
+    "gateway_upstream_waiting": ("gauge", (), "Requests that wait for a connection."),
+    "gateway_upstream_connection_events_total": ("counter", ("event",), "What became of connections to upstreams."),
 }
 """Every metric: its type, its labels, and what it says."""
 

@@ -256,7 +256,17 @@ def test_mistakes_in_the_policy_files_are_on_every_page(console: RunningConsole,
 def test_fetching_changes_nothing(console: RunningConsole, operator: httpx2.Client) -> None:
     story = tell(console)
     ids = [story.trick.id, story.refund.id, story.unknown.id, story.done.id]
-    paths = ["/", "/sign-in", console.sign_in_url, "/approvals", "/runs", f"/runs/{TRACE}", "/healthz", "/sign-out"]
+    paths = [
+        "/",
+        "/sign-in",
+        console.sign_in_url,
+        "/approvals",
+        "/runs",
+        f"/runs/{TRACE}",
+        "/healthz",
+        "/metrics",
+        "/sign-out",
+    ]
     paths += [
         f"/approvals/{one}{rest}" for one in ids for rest in ("", "/arguments", "/approve", "/deny", "/reconcile")
     ]
@@ -277,7 +287,7 @@ def test_fetching_changes_nothing(console: RunningConsole, operator: httpx2.Clie
 def test_every_route_that_can_be_fetched_was_walked(console: RunningConsole) -> None:
     getters = {route.path for route in console.app.routes if "GET" in (route.methods or ())}  # type: ignore[attr-defined]
     assert getters == {
-        "/", "/healthz", "/static/{digest}/{name}", "/sign-in", "/approvals", "/approvals/{id}",
+        "/", "/healthz", "/metrics", "/static/{digest}/{name}", "/sign-in", "/approvals", "/approvals/{id}",
         "/approvals/{id}/arguments", "/runs", "/runs/{trace}", "/runs/{trace}/exchanges/{id}",
         "/runs/{trace}/exchanges/{id}/{part}", "/events", "/api/actions", "/api/actions/{id}", "/api/runs",
         "/api/runs/{run}", "/api/exchanges/{id}", "/api/status", "/api/openapi.json",

@@ -146,7 +146,29 @@ def test_loopback_names_of_the_same_port_are_ours(console: RunningConsole, anony
 
 
 @pytest.mark.parametrize(
-    "path", ["/sign-in", "/nothing", "/api/openapi.json", "/api/actions", "/healthz", "/events", "/runs"]
+    "host",
+    ["10.0.0.7:8081", "127.0.0.1:1", "[::1]:8081", "[fd00::7]", "localhost", "evil.example", "[", "1.2.3.4.evil"],
+)
+def test_metrics_are_for_whoever_asks_by_address_and_not_for_a_name_that_was_rebound(
+    anonymous: httpx2.Client, host: str
+) -> None:
+    answer = anonymous.get("/metrics", headers={"host": host})
+    if host.startswith(("1", "[f", "[:")) and not host.endswith("evil"):
+        assert (answer.status_code, answer.text) == (200, "gateway_store_up 1\n")
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    else:
+        assert answer.status_code == 421
+    assert anonymous.get("/approvals", headers={"host": host}).status_code == 421
+
+
+def test_metrics_are_only_read(anonymous: httpx2.Client, operator: httpx2.Client) -> None:
+    assert anonymous.get("/metrics").text == operator.get("/metrics").text == "gateway_store_up 1\n"
+    assert anonymous.post("/metrics").status_code == 405
+    assert "access-control-allow-origin" not in anonymous.get("/metrics", headers={"origin": "http://evil"}).headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/sign-in", "/nothing", "/api/openapi.json", "/api/actions", "/healthz", "/events", "/runs", "/metrics"]
 )
 def test_every_response_carries_the_security_headers(anonymous: httpx2.Client, path: str) -> None:
     headers = anonymous.get(path).headers

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_boundaries_hold_exactly() -> None:
     histogram = Histogram(0.01)
     for value in (0.0, 0.01, 0.010001, 0.02, 0.020001, 0.16):
         histogram.add(value)
-    assert [histogram.up_to(step) for step in range(5)] == [2, 4, 5, 5, 6]
+    assert histogram.up_to(4) == [2, 4, 5, 5, 6, 6]
+    assert histogram.up_to(1) == [2, 4, 6]
     assert Histogram(0.01).quantile(0.5) is None
 
 
@@ -63,7 +65,7 @@ def test_exchanges_are_counted() -> None:
 
 def test_exposition_is_well_formed_whatever_the_labels_hold() -> None:
     counters = Metrics()
-    counters.observe(held_payment(operation='a"b\\c\nd', agent="ä€"), None)
+    counters.observe(held_payment(surface="http", operation='a"b\\c\nd', agent="ä€"), None)
     counters.gauge("gateway_held_actions", lambda: {("PENDING",): 3})
     text = counters.render().decode()
     assert 'gateway_held_actions{state="PENDING"} 3' in text
@@ -84,10 +86,27 @@ def test_losses_of_the_recorder_are_visible() -> None:
 def test_series_are_bounded() -> None:
     counters = Metrics()
     for i in range(metrics.SERIES_MAX + 50):
-        counters.observe(exchange(operation=f"made/up/{i}"), None)
+        counters.observe(exchange(surface="http", operation=f"GET /{i}"), None)
     text = counters.render().decode()
     assert 'gateway_exchanges_total{surface="(other)",operation="(other)",effect="(other)"} 50' in text
     assert text.count("gateway_exchanges_total{") == metrics.SERIES_MAX + 1
+
+
+def test_methods_that_an_agent_makes_up_are_counted_without_their_names() -> None:
+    counters = Metrics()
+    for method in ("tools/list", "notifications/4111111111111111", "x" * 64):
+        counters.observe(exchange(surface="mcp", operation=method), None)
+    text = counters.render().decode()
+    assert 'gateway_exchanges_total{surface="mcp",operation="tools/list",effect="allow"} 1' in text
+    assert 'gateway_exchanges_total{surface="mcp",operation="(other)",effect="allow"} 2' in text
+    assert "4111" not in text and "xxx" not in text
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "traces.md").read_text(encoding="utf-8")
+    for name, (_, labels, _) in metrics.NAMES.items():
+        (line,) = [line for line in text.splitlines() if f"`{name}`" in line]
+        assert all(f"`{label}`" in line for label in labels), name
 
 
 def test_rendering_meanwhile_does_not_fail() -> None:
@@ -95,7 +114,7 @@ def test_rendering_meanwhile_does_not_fail() -> None:
 
     def observe() -> None:
         for i in range(1_000):
-            counters.observe(chat(operation=f"op{i}", duration_ns=i * 100_000), 0.1)
+            counters.observe(chat(surface="http", operation=f"op{i}", duration_ns=i * 100_000), 0.1)
 
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(observe)
