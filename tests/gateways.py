@@ -96,6 +96,7 @@ class GatewayProcess:
 
     def __init__(self, state_dir: Path, *, bundle: Path = BUNDLE, **environment: str) -> None:
         self.state_dir = state_dir
+        state_dir.mkdir(parents=True, exist_ok=True)
         self.key = mint(state_dir / "keys.yaml", "agent", "tester")
         self.approver = mint(state_dir / "keys.yaml", "approver", "ana", ("testers", "finance", "approvers"))
         ports = [_free_port(), _free_port()]
