@@ -193,14 +193,12 @@ def stamp(visit: Visit, request: mcp.Request | mcp.Notification, body: bytes) ->
     """The body with the gateway's own span where the caller named its span in `_meta`.
 
     `_meta.traceparent` wins over the header (2026-07-28), so leaving it would hang the upstream's spans beside the
-    gateway's. It has 55 characters before and after: every other byte stays. Nothing is added where none was sent.
+    gateway's. Nothing is added where none was sent. The value is replaced at its path, never by searching the bytes:
+    who escapes it there and repeats it in the arguments would have those changed after they were decided.
     """
-    sent = request.meta.get("traceparent")
-    if not isinstance(sent, str):
+    if not isinstance(request.meta.get("traceparent"), str):
         return body
     own = visit.exchange.caller.traceparent
-    if len(sent) == len(own) and body.count(sent.encode()) == 1:
-        return body.replace(sent.encode(), own.encode())
     path: Path = ("params", "_meta", "traceparent")
     value = mcp.decode(body)
     assert not isinstance(value, tuple)
