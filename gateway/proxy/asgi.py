@@ -5,6 +5,7 @@ Owns: reading a capped body, sending a whole response. Knows nothing of agents o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 JSON_TYPE: Header = (b"content-type", b"application/json")
+_UTF_8 = re.compile(rb"""\s*charset\s*=\s*["']?utf-?8["']?\s*""")
 
 
 class DisconnectedError(Exception):
@@ -63,11 +65,18 @@ def _too_large(bytes_max: int) -> ClientError:
 
 
 def require_json(headers: Mapping[bytes, bytes]) -> None:
-    """Raises ClientError `unsupported_media_type` (415): a body that is not declared as JSON is not guessed at."""
-    declared = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
-    if declared != b"application/json" or b"content-encoding" in headers:
+    """Raises ClientError `unsupported_media_type` (415): a body that is not declared as JSON is not guessed at, nor one
+    in another charset than JSON has: who believed that would read other arguments."""
+    declared, *parameters = headers.get(b"content-type", b"").lower().split(b";")
+    if (
+        declared.strip() != b"application/json"
+        or b"content-encoding" in headers
+        or not all(_UTF_8.fullmatch(each) or b"charset" not in each for each in parameters)
+    ):
         raise ClientError(
-            "unsupported_media_type", "send the body as uncompressed `content-type: application/json`", status=415
+            "unsupported_media_type",
+            "send the body as uncompressed `content-type: application/json` in UTF-8",
+            status=415,
         )
 
 

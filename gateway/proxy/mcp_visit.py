@@ -35,7 +35,7 @@ EVENT_STREAM: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 # Request headers that an upstream sees. Everything else (authorization, cookies, forwarding, custom) stays here.
-_TO_UPSTREAM = ("accept", "content-type", "mcp-protocol-version", "last-event-id")
+_TO_UPSTREAM = ("accept", "mcp-protocol-version", "last-event-id")
 _TO_UPSTREAM_MODERN = ("mcp-method", "mcp-name")
 # Response headers that an agent sees. `set-cookie`, `www-authenticate`, `server` and the like do not cross.
 _TO_AGENT = frozenset(
@@ -155,6 +155,8 @@ class Visit:
         needs. `mirrored` are the `mcp-param-*` headers, derived anew from the arguments that are sent."""
         names = (*_TO_UPSTREAM, *_TO_UPSTREAM_MODERN) if self.modern else _TO_UPSTREAM
         headers = [(name.encode(), self.headers[name].encode("latin-1")) for name in names if name in self.headers]
+        if self.request.scope["method"] == "POST":
+            headers.append(JSON_TYPE)
         if mirrored is None:
             mirrored = {name: value for name, value in self.headers.items() if name.startswith("mcp-param-")}
         if self.modern:
