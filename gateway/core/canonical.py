@@ -7,6 +7,7 @@ NaN and lone surrogates are refused on the way in; RFC 8785 gives the one spelli
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import TypeAlias
 
 import jiter
@@ -30,6 +31,23 @@ def parse(data: bytes, what: str = "body") -> JSON:
         where = text[text.rfind(" at line") :] if " at line" in text else ""
         kind = "a duplicate key" if text.startswith("Detected duplicate key") else "not valid JSON"
         raise ClientError("invalid_json", f"the {what} is refused: {kind}{where}") from None
+
+
+def refuse_alike(value: JSON, *, known: Collection[str] = ()) -> None:
+    """Refuse objects, at any depth, with member names that differ in case alone: programs that read names whatever
+    their case (Go does) would take another one than was decided on. `known` are names that `value` itself may hold in
+    this case only. Raises ClientError `alike_names`."""
+    folded = {name.casefold() for name in known}
+    stack: list[JSON] = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            names = {name.casefold() for name in node}
+            if len(names) != len(node) or (node is value and not names.isdisjoint(folded - node.keys())):
+                raise ClientError("alike_names", "two names differ in case alone, or a known name has another case")
+            stack.extend([item for item in node.values() if isinstance(item, dict | list)])
+        elif isinstance(node, list):
+            stack.extend([item for item in node if isinstance(item, dict | list)])
 
 
 def canonical(value: JSON) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
-from gateway.core.canonical import JSON, parse
+from gateway.core.canonical import JSON, parse, refuse_alike
 from gateway.core.errors import ClientError
 from gateway.wire import leaves
 
@@ -97,7 +97,7 @@ def decode(
 
     `path` is the part after the tool's prefix, as it came (percent-encoded). Path and query values are strings. Raises
     ClientError: `operation_unknown` (404); 400 `bad_path`, `bad_query`, `query_undeclared`, `argument_twice`,
-    `body_not_object`, `body_unexpected`, `invalid_json`.
+    `body_not_object`, `body_unexpected`, `invalid_json`, `alike_names`.
     """
     found, arguments = _match(operations, method, _segments(path))
     for name, value in _query(query):
@@ -222,6 +222,7 @@ def _body(found: Operation, body: bytes) -> dict[str, JSON]:
     value = parse(body)
     if not isinstance(value, dict):
         raise ClientError("body_not_object", "the body must be a JSON object: its members are the arguments")
+    refuse_alike(value, known=(*found.query, *found.variables))
     return value
 
 

@@ -48,6 +48,8 @@ NAME_MEMBERS = {
     "tasks/cancel": "taskId",
 }
 
+MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+
 RequestId = int | str
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from gateway.core.canonical import JSON
+from gateway.core.canonical import JSON, refuse_alike
 from gateway.wire.mcp import (
     CAPABILITIES_KEY,
     HEADER_MISMATCH,
@@ -39,7 +39,8 @@ class ToolCall:
 
 
 def tool_call(request: Request) -> ToolCall:
-    """Raises RpcError -32602 for a name or arguments of the wrong shape."""
+    """Raises RpcError -32602 for a name or arguments of the wrong shape, ClientError `alike_names`."""
+    refuse_alike(request.params, known=("name", "arguments", "_meta", "task"))
     name = request.params.get("name")
     arguments = request.params.get("arguments")
     if not isinstance(name, str) or not 0 < len(name) <= TOOL_NAME_MAX:
