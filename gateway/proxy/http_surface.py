@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PREFIX = "/tools/"
 HELD_PREFIX = "/held/"
 RETRY_AFTER_S = 5  # a person decides: asking more often only costs
-_TO_UPSTREAM = (b"accept", b"accept-language", b"content-type", b"if-match", b"if-none-match")
+_TO_UPSTREAM = (b"accept", b"accept-language", b"if-match", b"if-none-match")
 _TO_AGENT = frozenset(
     b"content-type content-language content-disposition etag last-modified cache-control retry-after".split()
 )
@@ -163,7 +163,7 @@ class HttpSurface:
     async def _dispatch(self, request: Request, exchange: Exchange, answer: _Answer, sent: _Outgoing) -> None:
         endpoint, body = sent.endpoint, sent.body
         headers = [(name, request.headers[name]) for name in _TO_UPSTREAM if name in request.headers]
-        if body and b"content-type" not in request.headers:
+        if body:
             headers.append(JSON_TYPE)
         key = request.headers.get(b"idempotency-key")
         if key is not None and endpoint.idempotency_key:
@@ -219,12 +219,12 @@ class HttpSurface:
         await answer.send(response.status, await self._filtered(exchange, body) if filtered else body, headers)
 
     async def _filtered(self, exchange: Exchange, body: bytes) -> bytes:
-        """The body as it may pass. Whatever is text is looked at, whatever its declared type; bytes that are no UTF-8
-        pass. Raises ClientError `content_denied`, FilterError."""
-        try:
-            text = body.decode()
-        except UnicodeDecodeError:
+        """The body as it may pass. Whatever is text is looked at, whatever its declared type and its encoding; bytes
+        that are no text pass. Raises ClientError `content_denied`, FilterError."""
+        readable = texts.decoded(body)
+        if readable is None:
             return body
+        text, codec = readable
         try:
             value = parse(body)
         except ClientError:
@@ -237,7 +237,7 @@ class HttpSurface:
             raise ClientError(refused.code, f"the call ran, but its answer is {refused.message}", status=403)
         if not found.edits:
             return body
-        return leaves.encode(texts.edited(value, found.edits)) if structured else found.edits[()].encode()
+        return leaves.encode(texts.edited(value, found.edits)) if structured else found.edits[()].encode(codec)
 
     async def _shown(self, exchange: Exchange, held: HeldAction) -> JSON:
         """The stored result of a held call, filtered as any answer is."""

@@ -162,8 +162,10 @@ class Relay:
     async def _look(self, visit: Visit, message: mcp.Message, method: str, shape: Shape | None) -> bytes | None:
         """The message as it may pass, or None where it passes as it came. Raises FilterError."""
         raw = message.raw
+        if not raw.keys() <= mcp.MEMBERS:  # nobody looks at others
+            raw = {name: item for name, item in raw.items() if name in mcp.MEMBERS}
         if isinstance(message, mcp.Response) and message.error is not None:
-            return mcp.encode({**raw, "error": clean_error(message.error)})
+            return mcp.encode({**raw, "error": await self._clean(visit, message.error)})
         changed: Mapping[str, Any] = raw
         if isinstance(message, mcp.Response) and message.result is not None and shape is not None:
             shaped = shape(message.result)
@@ -185,7 +187,21 @@ class Relay:
                 return self._withheld(visit, message, method, withheld(found.denied))
             if found.edits:
                 changed = {**changed, member: texts.edited(value, found.edits)}
-        return None if changed is raw else mcp.encode(changed)
+        return None if changed is message.raw else mcp.encode(changed)
+
+    async def _clean(self, visit: Visit, error: Mapping[str, Any]) -> dict[str, JSON]:
+        """The error as it may pass; what filters object to in its data goes with all of it."""
+        cleaned = clean_error(error)
+        if "data" in cleaned and visit.exchange.caller.agent.filter_rules:
+            parts = texts.result_parts(cleaned["data"])
+            name = visit.exchange.record.name or f"{visit.server.name}.error"
+            try:
+                found = await self._gate.look(visit.exchange, parts, Direction.RESPONSE, name)
+            except FilterError:
+                found = None
+            if found is None or found.denied is not None or found.edits:
+                del cleaned["data"]
+        return cleaned
 
     @staticmethod
     def _instructions(value: object) -> list[Part]:

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 PREFIX = "/mcp/"
 _ROUTING = ("mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "last-event-id")
 _TOOL_METHODS = frozenset({"tools/call", "tools/list"})
-_UNSCREENED = frozenset({"initialize", "notifications/initialized", "server/discover", "ping", "tools/list"})
+_HANDSHAKE = {
+    "initialize": frozenset({"protocolVersion", "capabilities", "clientInfo"}),
+    "tools/list": frozenset({"cursor"}),
+}
+"""Members of params that are about the protocol: versions look like telephone numbers."""
 
 
 class McpSurface:
@@ -96,6 +100,9 @@ class McpSurface:
             raise
 
     async def _message(self, visit: Visit, message: mcp.Message, body: bytes) -> None:
+        if not message.raw.keys() <= mcp.MEMBERS:
+            # Nobody looks at others, and a server that reads names whatever their case takes `Method` for `method`.
+            raise RpcError(mcp.INVALID_REQUEST, "the message has members that JSON-RPC does not know; remove them")
         if isinstance(message, mcp.Request):
             visit.request_id = message.id
             visit.version = mcp.header_version(visit.headers)
@@ -133,7 +140,7 @@ class McpSurface:
 
     async def _pass(self, visit: Visit, message: mcp.Message, body: bytes, method: str) -> None:
         """A message that nothing here decides on: filtered, then forwarded."""
-        if visit.exchange.caller.agent.filter_rules and method not in _UNSCREENED:
+        if visit.exchange.caller.agent.filter_rules:
             body = await self._screened(visit, message, body, method)
         if isinstance(message, mcp.Request | mcp.Notification):
             body = stamp(visit, message, body)
@@ -162,7 +169,9 @@ class McpSurface:
         value = message.raw.get(member)
         if not isinstance(value, dict):
             return body
-        parts = texts.loose_parts(value, known=frozenset())
+        parts = texts.loose_parts(value, known=_HANDSHAKE.get(method, frozenset()))
+        if not parts:
+            return body
         name = f"{visit.server.name}.{method or 'response'}"
         found = await self._gate.look(visit.exchange, parts, Direction.REQUEST, name)
         if found.denied is not None:

@@ -1,11 +1,13 @@
 """Which pieces of a tool message are text that filters look at, and the message with their edits made.
 
 Strings count, and so do long integers (a card number needs no quotes) and member names that could hold content. Base64
-of images, sounds and blobs in results is left alone: it is not text.
+in results is looked at decoded: where that is no text (images, sounds) it is left alone.
 """
 
 from __future__ import annotations
 
+import base64
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +19,11 @@ from gateway.wire import leaves
 
 PARTS_MAX = 20_000  # a tool message with more strings than this is not looked at one by one; it is refused
 _KEY = "\x00key"  # begins the path of a part that is a member name
+_BASE64 = "\x00base64"  # begins the path of a part that was decoded; the encoding of its text follows
+_BOMS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+         (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+_ENCODED_CHARS = 1024  # what is longer than this and base64 is no token
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _WORD = re.compile(r"[A-Za-z_./:$-]{0,64}|[A-Za-z0-9_-]{0,12}")  # cannot hold a secret or a number worth masking
 _DIGITS_MIN, _DIGITS_MAX = 14, 19  # card numbers; timestamps in milliseconds have 13
 _PROTOCOL_META = ("io.modelcontextprotocol/", "gateway/", "progressToken", "traceparent", "tracestate")
@@ -50,7 +57,40 @@ def edited(value: JSON, edits: Mapping[Path, str]) -> JSON:
         raise ClientError(
             "content_denied", "a member name holds content that must be masked; put it in a value", status=403
         )
-    return leaves.with_values(value, dict(edits))
+    changes: dict[Path, JSON] = {}
+    for path, text in edits.items():
+        if path and path[0] == _BASE64:
+            changes[path[2:]] = base64.b64encode(text.encode(str(path[1]))).decode()
+        else:
+            changes[path] = text
+    return leaves.with_values(value, changes)
+
+
+def decoded(data: bytes) -> tuple[str, str] | None:
+    """The text of bytes, and the codec that turns it back into them; None for what is no text.
+
+    Text in another encoding than UTF-8 is text all the same: a filter that overlooked it would be no filter."""
+    for bom, codec in _BOMS:
+        if data.startswith(bom) and (text := _decode(data, codec)) is not None:
+            return text, codec
+    if b"\0" in data:
+        big = data[::2].count(0) > data[1::2].count(0)  # where ASCII has its zeros
+        for codec in ("utf-32-be", "utf-16-be") if big else ("utf-32-le", "utf-16-le"):
+            text = _decode(data, codec)
+            if text is not None and _CONTROL.search(text) is None:
+                return text, codec
+    text = _decode(data, "utf-8")
+    if text is not None:
+        return text, "utf-8"
+    text = data.decode("latin-1")  # never fails; patterns are ASCII, whichever of its relatives it is
+    return None if _CONTROL.search(text) else (text, "latin-1")
+
+
+def _decode(data: bytes, codec: str) -> str | None:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return None
 
 
 def _bounded(parts: Iterator[Part]) -> list[Part]:
@@ -74,18 +114,39 @@ def _parts(value: JSON, path: Path, origin: Origin, *, results: bool) -> Iterato
             for key in reversed(node):
                 if not _WORD.fullmatch(key):
                     yield Part(origin, key, (_KEY, *at, key))
-                if key != binary:
-                    stack.append(((*at, key), node[key]))
+                encoded = node[key]
+                if key == binary and isinstance(encoded, str):
+                    yield from _encoded(encoded, (*at, key), origin)
+                else:
+                    stack.append(((*at, key), encoded))
         elif isinstance(node, list):
             stack.extend([((*at, index), node[index]) for index in range(len(node) - 1, -1, -1)])
-        elif isinstance(node, int) and not isinstance(node, bool) and abs(node) >= 10**13:
-            text = str(node) if abs(node) < 10**_DIGITS_MAX else ""
+        elif isinstance(node, int | float) and not isinstance(node, bool) and 10**13 <= abs(node) < 10**_DIGITS_MAX:
+            text = str(int(node))
             if _DIGITS_MIN <= len(text.lstrip("-")) <= _DIGITS_MAX:
                 yield Part(origin, text, at)
 
 
+def _encoded(value: str, path: Path, origin: Origin) -> Iterator[Part]:
+    """What stands where base64 belongs: its text if it has one, or what it says if it is none or may be a token."""
+    spelled = "".join(value.split()).translate(_URL_SAFE)
+    try:
+        found = decoded(base64.b64decode(spelled + "=" * (-len(spelled) % 4), validate=True))
+    except ValueError:
+        found, spelled = None, ""
+    if found is not None and found[0]:
+        yield Part(origin, found[0], (_BASE64, found[1], *path))
+    elif spelled != value or len(value) <= _ENCODED_CHARS:
+        yield Part(origin, value, path)
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
 def _binary(node: Mapping[str, JSON]) -> str | None:
-    """The member of a content block that holds base64."""
+    """The member of a content block, or of a stored HTTP answer, that holds base64."""
     if node.get("type") in {"image", "audio"}:
         return "data"
+    if "base64" in node and "content_type" in node:
+        return "base64"
     return "blob" if "blob" in node and "uri" in node else None
