@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     trace_body_bytes_max: Annotated[int, Field(ge=0)] = Field(
         262_144, description="Largest body that is stored with a trace; the rest is cut and the cut is noted."
     )
-    trace_days: Annotated[int, Field(ge=1)] = Field(14, description="Days that traces are kept.")
+    trace_days: Annotated[int, Field(ge=1)] = Field(
+        14, description="Days that the content of traces is kept; what is counted stays four times as long."
+    )
     trace_bytes_max: Annotated[int, Field(ge=10_000_000)] = Field(
         5_000_000_000, description="Size of the trace store at which the oldest content goes first."
     )
