@@ -31,6 +31,7 @@ from gateway.console import ConsoleDeps, console_app
 from gateway.core.errors import GatewayError, PolicyLoadError, StoreError
 from gateway.exposition import Observed, exposition
 from gateway.filters import KINDS, Scanner, mask_for_storage, mask_text
+from gateway.listener import BoundedProtocol
 from gateway.policy import BundleWatcher, PolicySet, load_bundle
 from gateway.policy.identity import Keyring, load_keyring
 from gateway.proxy.definitions import Definitions
@@ -417,7 +418,7 @@ async def _listener(
 ) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -427,7 +428,6 @@ async def _listener(
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=shutdown_s,
-        h11_max_incomplete_event_size=None,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
