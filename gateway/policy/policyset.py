@@ -24,6 +24,7 @@ from gateway.policy.model import Agent, Bundle, Case, HttpTool, Limits, McpServe
 PLANS_MAX = (
     1024  # tools or models of one agent; the names come from agents, so what is remembered must not grow for ever
 )
+NAME_CHARS_MAX = 256  # a longer name of a tool or model means nothing that an operator wrote; it is not remembered
 DECISIONS_MAX = 256  # combinations of outcomes of one tool; a plan with eight conditional layers has as many
 
 
@@ -217,6 +218,8 @@ class PolicySet:
 
     def route(self, agent: AgentView, model: str) -> ModelRoute | None:
         """Where the model is served; None when the agent may not use it or nothing serves it."""
+        if len(model) > NAME_CHARS_MAX:
+            return None
         agent = self._current(agent)
         if model in agent._routes:
             return agent._routes[model]
@@ -270,9 +273,10 @@ class PolicySet:
         settled = not any(layer.rules for layer in layers)
         decision = combine((layer.fallback for layer in layers), self.release) if settled else None
         plan = Plan(layers, fixed, decision)
-        if len(agent._plans) >= PLANS_MAX:
-            agent._plans.clear()
-        agent._plans[(server, tool, surface)] = plan
+        if len(tool) <= NAME_CHARS_MAX:
+            if len(agent._plans) >= PLANS_MAX:
+                agent._plans.clear()
+            agent._plans[(server, tool, surface)] = plan
         return plan
 
 

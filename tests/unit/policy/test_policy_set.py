@@ -36,6 +36,15 @@ def test_models_need_a_route_and_a_policy(tmp_path: Path) -> None:
     assert policies.visible_models(eve) == ()
 
 
+def test_names_as_long_as_a_caller_likes_are_not_remembered(tmp_path: Path) -> None:
+    policies = load(tmp_path, {"policies/a.yaml": "applies_to: {agents: [bob]}\nmodels: ['*']\ndefault: allow\n"})
+    bob = policies.agent("bob")
+    assert bob is not None
+    assert policies.route(bob, "gpt-" + "x" * 1_000_000) is None
+    assert policies.may_use(bob, "local." + "x" * 1_000_000, Surface.MODEL)
+    assert not bob._routes and not bob._plans
+
+
 def test_extra_paths_need_a_route_and_a_policy(tmp_path: Path) -> None:
     policies = load(tmp_path, {"policies/a.yaml": "applies_to: {agents: [bob]}\npaths: [/embeddings]\n"})
     bob, eve = policies.agent("bob"), policies.agent("eve")
