@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.action import Surface
-from gateway.core.errors import ClientError, GatewayError
+from gateway.core.errors import ClientError, GatewayError, UpstreamError
 from gateway.core.exchange import Direction
 from gateway.proxy import texts
 from gateway.proxy.asgi import DisconnectedError, Receive, Send, read_body, require_json
@@ -201,7 +201,7 @@ class McpSurface:
         for message in messages:
             if isinstance(message, mcp.Request) and message.method == "initialize":
                 raise RpcError(mcp.INVALID_REQUEST, "`initialize` must not be part of a batch")
-            collected = _Collected()
+            collected = _Collected(self._deps.response_bytes_max)
             part = self._visit(visit.request, visit.server, collected)
             part.session = visit.session
             await self._recorded(part, self._message(part, message, mcp.encode(message.raw)))
@@ -259,7 +259,8 @@ class McpSurface:
 class _Collected:
     """Takes what would be sent to a client, to be put into the answer to a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
         self._body = bytearray()
         self._stream = False
 
@@ -268,6 +269,8 @@ class _Collected:
             self._stream = (b"content-type", b"text/event-stream") in message["headers"]
         else:
             self._body += message.get("body", b"")
+            if len(self._body) > self._bytes_max:
+                raise UpstreamError("upstream_too_large", "the answers to the batch are too long")
 
     def responses(self) -> list[bytes]:
         """The JSON-RPC responses; notifications of a stream have no place in a batch's answer."""

@@ -224,3 +224,15 @@ def test_card_number_written_with_a_fraction_is_found(tmp_path: Path, redis_url:
         assert answer["result"]["structuredContent"] == {"card": "<CARD>", "other": "<CARD>"}
 
     run(tmp_path, redis_url, work, policy=FILTERS.replace("pii.email", "pii.email, pii.card"))
+
+
+def test_answers_to_a_batch_are_bounded(tmp_path: Path, redis_url: str) -> None:
+    async def work(wire: Wire) -> None:
+        note = orjson.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x" * 900}})
+        done = orjson.dumps({"jsonrpc": "2.0", "id": 7, "result": {}})
+        wire.upstream.on("resources/list", *events(*[note] * 200, done))
+        batch = [{"jsonrpc": "2.0", "id": 7, "method": "resources/list"}]
+        response = await wire.post(batch, mcp_protocol_version="2025-03-26")
+        assert response.json()["error"]["data"] == {"code": "upstream_too_large"}
+
+    run(tmp_path, redis_url, work, response_bytes_max=20_000)
