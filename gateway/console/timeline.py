@@ -57,24 +57,26 @@ def timeline(tree: RunTree) -> Timeline:
     start_s = min(node.started_s for _, node in nodes)
     end_s = max(node.started_s + node.step.duration_ns / 1e9 for _, node in nodes)
     whole_ns = max((end_s - start_s) * 1e9, 1.0)
-    rows = tuple(_row(depth, node, start_s, whole_ns, tree.costs) for depth, node in nodes[:ROWS_MAX])
+    rows = tuple(_row(depth, node, start_s, whole_ns, tree) for depth, node in nodes[:ROWS_MAX])
     ticks = tuple(fine_span(int(whole_ns * at / 4)) if at else "0" for at in range(5))
     return Timeline(rows=rows, ticks=ticks, left_out=max(len(nodes) - ROWS_MAX, 0))
 
 
-def _row(depth: int, node: Node, start_s: float, whole_ns: float, costs: Mapping[str, float | None]) -> TimelineRow:
+def _row(depth: int, node: Node, start_s: float, whole_ns: float, tree: RunTree) -> TimelineRow:
     step, record = node.step, node.record
     after_ns = max((node.started_s - start_s) * 1e9, 0.0)
     width = min(max(step.duration_ns / whole_ns * WIDTH, BAR_MIN), WIDTH)
     exchange = step.kind is StepKind.EXCHANGE
     usage = record.usage if exchange else None
     rule, reason, held = _verdict(step.source)
+    # Whoever knows a trace id can put its own exchanges into that trace: they must not pass for those of its agent.
+    stranger = exchange and record.agent != tree.summary.agent
     return TimelineRow(
         depth=min(depth, DEPTH_SHOWN_MAX),
         kind=step.kind.value,
         span=step.span,
         parent=step.parent,
-        label=step.name,
+        label=f"{step.name} [agent {record.agent}]" if stranger else step.name,
         x=min(after_ns / whole_ns * WIDTH, WIDTH - width),
         width=width,
         after_ns=int(after_ns),
@@ -87,7 +89,7 @@ def _row(depth: int, node: Node, start_s: float, whole_ns: float, costs: Mapping
         reason=reason,
         input_tokens=usage.input if usage else None,
         output_tokens=usage.output if usage else None,
-        cost=costs.get(record.id) if exchange else None,
+        cost=tree.costs.get(record.id) if exchange else None,
         findings=_findings(step.source),
         status=record.status if exchange else 0,
     )

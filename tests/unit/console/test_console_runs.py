@@ -150,3 +150,10 @@ def test_runs_are_readable_while_the_queue_is_away(
         and answer.headers["retry-after"]
         and "the store is unavailable" in answer.text.lower()
     )
+
+
+def test_exchanges_of_another_agent_in_a_trace_say_so(console: RunningConsole, operator: httpx2.Client) -> None:
+    own, foreign = record(1), record(2, trace_id=f"{1:032x}", agent="intruder", operation="tools/call")
+    put(console, own, foreign)
+    page = operator.get(f"/runs/{1:032x}").text
+    assert page.count("[agent intruder]") >= 1 and "[agent walker]" not in page
