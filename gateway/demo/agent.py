@@ -56,7 +56,9 @@ async def run_agent(gateway: str, key: str, run: str, say: Say) -> str:
 
 async def _turn(model: AsyncOpenAI, messages: list[Any], tools: list[Any]) -> dict[str, Any]:
     """One streamed turn, put together by the SDK's own accumulator."""
-    async with model.chat.completions.stream(model="demo-accountant", messages=messages, tools=tools) as stream:
+    async with model.chat.completions.stream(
+        model="demo-accountant", messages=messages, tools=tools, stream_options={"include_usage": True}
+    ) as stream:
         completion = await stream.get_final_completion()
     message = completion.choices[0].message
     turn: dict[str, Any] = {"role": "assistant", "content": message.content}

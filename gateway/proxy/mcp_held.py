@@ -92,6 +92,7 @@ class HeldCalls:
             text = f"There is no parked call of yours with this id. Give {STATUS_TOOL} the `id` that a parked call had."
             return mcp_tools.text_result(text, is_error=True, version=visit.version)
         self._remember(visit, held)
+        visit.exchange.record.name = f"{visit.server.name}.{STATUS_TOOL}"  # it asks about the call, it is not the call
         held = await self._gate.wait(held)
         result = await self.outcome(visit, held)
         if held.open:

@@ -18,6 +18,7 @@ from gateway.proxy.asgi import DisconnectedError
 from gateway.proxy.model_calls import CallJudge
 from gateway.proxy.plane import Request
 from gateway.proxy.screening import Screening, note
+from gateway.wire.calls import ProposedCall
 from gateway.wire.outputs import Blocked, Decide, Failed, Output, Release
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Relay:
             exchange.deps, exchange.surface.runs, exchange.caller, exchange.record, exchange.began_ns
         )
         self.guards: list[TextGuard] = []
+        self._released: dict[int, list[ProposedCall]] = {}
         rules = exchange.caller.agent.filter_rules
         guarded = any(not rule.directions or Direction.RESPONSE in rule.directions for rule in rules)
         self.guard = exchange.stream_guard(self._text_guard if guarded else None)
@@ -92,7 +94,11 @@ class Relay:
                 case Release(data):
                     await self._write(data)
                 case Decide(choice, calls):
-                    todo.extend(self.guard.resolve(choice, await self.judge.judge(calls)))
+                    verdicts = await self.judge.judge(calls)
+                    self._released[choice] = [
+                        call for call, verdict in zip(calls, verdicts, strict=True) if verdict.allow
+                    ]
+                    todo.extend(self.guard.resolve(choice, verdicts))
                 case Blocked(rule, data):
                     record = self.exchange.record
                     record.rule, record.reason = f"{rule.policy}/{rule.id}", rule.reason
@@ -131,11 +137,23 @@ class Relay:
         exchange.give_verdict()
         if exchange.record.error == "content_denied":
             exchange.record.effect = Effect.DENY.value
-        choices = [
-            {"index": index, "text": text, "finish_reason": guard.finish_reasons.get(index)}
-            for index, text in guard.texts.items()
-        ]
-        return orjson.dumps({"object": "gateway.stream", "choices": choices})
+        indices = sorted({*guard.texts, *self._released})
+        return orjson.dumps({"object": "chat.completion", "choices": [self._choice(index) for index in indices]})
+
+    def _choice(self, index: int) -> dict[str, object]:
+        """One choice as it was released, in the shape of a whole answer, so that a trace reads the same either way."""
+        message: dict[str, object] = {"role": "assistant", "content": self.guard.texts.get(index) or None}
+        calls = self._released.get(index)
+        if calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments_text},
+                }
+                for call in calls
+            ]
+        return {"index": index, "message": message, "finish_reason": self.guard.finish_reasons.get(index)}
 
 
 async def _until_gone(request: Request) -> None:
