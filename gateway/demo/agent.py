@@ -15,7 +15,7 @@ from mcp_types import CallToolResult, TextContent
 from openai import AsyncOpenAI
 
 TURNS_MAX = 20  # the script needs eight; more would be a loop
-POLL_S = 0.5
+POLL_S = 1.0
 Say = Callable[[str, str], None]
 
 TASK = "Please pay all open invoices and tell me the balance afterwards."
