@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.core.action import Surface
 from gateway.core.decision import Effect
 from gateway.core.errors import ClientError, GatewayError, UpstreamError
-from gateway.core.exchange import Direction, Part
+from gateway.core.exchange import Direction, Origin, Part
 from gateway.core.filtering import TextGuard
 from gateway.proxy.asgi import DisconnectedError, Header, read_body
 from gateway.proxy.model_stream import Relay
@@ -128,7 +128,7 @@ class ModelExchange:
             first_ns, status = time.perf_counter_ns() - began_ns - started_ns, response.status
             try:
                 if status >= 400:
-                    raise upstream_refusal(status, response.headers, await _error_body(response))
+                    raise await self._refusal(response)
                 await self.answer(response)
             finally:
                 await response.aclose()
@@ -141,6 +141,19 @@ class ModelExchange:
             record.attempts = (
                 Attempt(span, name, started_ns, duration_ns, first_ns, status, failure, target.host, target.port),
             )
+
+    async def _refusal(self, response: Response) -> GatewayError:
+        """What the agent reads of an upstream's error. The upstream's own words are an answer as any other: filters see
+        them, and the record, which keeps reasons as they are, does not have them. Raises ClientError `content_denied`.
+        """
+        error = upstream_refusal(response.status, response.headers, await _error_body(response))
+        if isinstance(error, ClientError):
+            self.record.reason = "the model endpoint refused the request"
+            said = Part(Origin.ASSISTANT, error.message, ())
+            edits = (await self.screened((said,), Direction.RESPONSE)).edits
+            if edits:
+                return ClientError(error.code, edits[()], status=error.status)
+        return error
 
     def _intend(self, body: bytes) -> None:
         """Written before acting; when it cannot be written, nothing is sent."""

@@ -14,6 +14,7 @@ from gateway.proxy.asgi import JSON_TYPE, require_json, respond
 from gateway.proxy.model_exchange import ModelExchange, model_not_found
 from gateway.proxy.model_upstream import ModelEndpoint
 from gateway.proxy.plane import Request
+from gateway.wire import openai_chat
 from gateway.wire.leaves import encode, leaves, with_values
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class PathExchange(ModelExchange):
             renamed = self.endpoint.route.upstream_model(model)
             if renamed != model:
                 changes["model",] = renamed
+        for name in openai_chat.other_models(value):
+            if self.deps.policy().route(self.caller.agent, name) is None:
+                raise model_not_found(name)
         changes |= await self._edits(value, Origin.USER, Direction.REQUEST)
         return encode(with_values(value, changes)) if changes else body
 

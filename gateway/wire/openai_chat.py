@@ -18,7 +18,7 @@ from gateway.wire.openai_chat_answers import (
 )
 from gateway.wire.openai_chat_choice import StreamLimits
 from gateway.wire.openai_chat_fields import Usage
-from gateway.wire.openai_chat_request import ChatRequest, decode_request, read_request, rewrite
+from gateway.wire.openai_chat_request import ChatRequest, decode_request, other_models, read_request, rewrite
 from gateway.wire.openai_chat_response import ChatResponse, decode_response, replace_calls, rewrite_response
 from gateway.wire.openai_chat_stream import ChatStreamGuard
 from gateway.wire.openai_chat_tools import strip_tools
@@ -46,6 +46,7 @@ __all__ = [
     "error",
     "error_event",
     "models_list",
+    "other_models",
     "read_request",
     "replace_calls",
     "rewrite",

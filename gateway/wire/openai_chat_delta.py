@@ -10,7 +10,7 @@ from gateway.core.errors import UpstreamError
 from gateway.core.exchange import Path
 from gateway.wire import leaves
 from gateway.wire.calls import CallKind
-from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, hides_calls, is_text
+from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, hides_calls, is_misspelt, is_text
 
 LEGACY_INDEX = -1
 NO_CHOICE = -1
@@ -48,6 +48,8 @@ class Reading:
 
 def read(doc: dict[str, JSON]) -> Reading:
     """Raises UpstreamError `upstream_protocol` for a shape in which a call or a text could go unseen."""
+    if is_misspelt(doc):
+        raise refused()
     reading = Reading()
     for key, value in doc.items():
         if key == "choices":

@@ -19,6 +19,9 @@ TOP_SKIPPED = frozenset(
 
 CHOICE_SKIPPED = frozenset({"index", "finish_reason", "native_finish_reason", "content_filter_results"})
 
+_CALLING = frozenset({"choices", "delta", "message", "tool_calls", "function_call", "function", "custom", "name",
+                      "arguments", "input"})  # fmt: skip
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_-]*")
 
@@ -66,6 +69,23 @@ def hides_calls(value: JSON) -> bool:
             if node.get("tool_calls") or node.get("function_call"):
                 return True
             stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return False
+
+
+def is_misspelt(value: JSON) -> bool:
+    """Whether a name that makes a call stands somewhere in another case: agents in Go would read it all the same, and
+    run a call that was not judged."""
+    stack: list[JSON] = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            for key, item in node.items():
+                if key not in _CALLING and key.casefold() in _CALLING:
+                    return True
+                if isinstance(item, dict | list):
+                    stack.append(item)
         elif isinstance(node, list):
             stack.extend(node)
     return False

@@ -50,6 +50,7 @@ PROTOCOL_WORDS = frozenset({
 })
 # fmt: on
 
+_FALLBACKS = frozenset({"fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
 _CONTENT_KEYS = frozenset({"text", "content"})
 _IDENTIFIER_KEYS = frozenset({"id", "tool_call_id", "file_id"})
 _OPAQUE_KEYS = frozenset({"url", "data", "file_data"})
@@ -103,7 +104,7 @@ def read_request(raw: dict[str, JSON], body: bytes | None = None) -> ChatRequest
         body=leaves.encode(raw) if body is None else body,
         raw=raw,
         model=model,
-        fallback_models=fallback_models(raw.get("models")),
+        fallback_models=other_models(raw),
         stream=bool(stream),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         parts=tuple(reader.parts),
@@ -111,6 +112,25 @@ def read_request(raw: dict[str, JSON], body: bytes | None = None) -> ChatRequest
         provider_tools=provider_tools(raw),
         opaque=reader.opaque,
     )
+
+
+def other_models(raw: Mapping[str, JSON]) -> tuple[str, ...]:
+    """The models beside `model` that a body names for an upstream that routes: OpenRouter's `models`, LiteLLM's
+    fallbacks."""
+    named = fallback_models(raw.get("models"))
+    for key in _FALLBACKS & raw.keys():
+        stack = [raw[key]]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, str):
+                named = (*named, node)
+            elif isinstance(node, dict):
+                model = node.get("model")
+                named = (*named, model) if isinstance(model, str) else (*named, *node)
+                stack.extend(node.values() if model is None else ())
+            elif isinstance(node, list):
+                stack.extend(node)
+    return named
 
 
 def rewrite(raw: Mapping[str, JSON], edits: Mapping[Path, str]) -> bytes:

@@ -14,7 +14,15 @@ from gateway.core.errors import ClientError, UpstreamError
 from gateway.core.exchange import Origin, Part, Path
 from gateway.wire import leaves
 from gateway.wire.calls import CallKind, CallVerdict, ProposedCall, check_verdicts, read_arguments
-from gateway.wire.openai_chat_fields import CHOICE_SKIPPED, TOP_SKIPPED, Usage, hides_calls, is_text, read_usage
+from gateway.wire.openai_chat_fields import (
+    CHOICE_SKIPPED,
+    TOP_SKIPPED,
+    Usage,
+    hides_calls,
+    is_misspelt,
+    is_text,
+    read_usage,
+)
 
 _CALL_KEYS = ("tool_calls", "function_call")
 
@@ -36,7 +44,7 @@ def decode_response(body: bytes) -> ChatResponse:
         raw = parse(body, "answer of the upstream")
     except ClientError:
         raise _unreadable() from None
-    if not isinstance(raw, dict):
+    if not isinstance(raw, dict) or is_misspelt(raw):
         raise _unreadable()
     choices = raw.get("choices")
     if not isinstance(choices, list):
