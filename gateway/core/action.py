@@ -19,6 +19,9 @@ class Surface(StrEnum):
 LOCAL_SERVER = "local"
 """The server part of a tool that the agent itself executes and the gateway only sees proposed by a model."""
 
+PROVIDER_SERVER = "provider"
+"""The server part of a tool that the provider of a model runs by itself, such as its web search."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:

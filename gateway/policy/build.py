@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.core.action import LOCAL_SERVER, Surface
+from gateway.core.action import LOCAL_SERVER, PROVIDER_SERVER, Surface
 from gateway.core.decision import ApprovalTerms, Effect, FailureMode, Obligation, Reason
 from gateway.core.exchange import Direction, Origin
 from gateway.core.filtering import FilterAction, FilterRule
@@ -225,7 +225,8 @@ def _filter(policy: str, at: At) -> FilterRule:
 def _case(at: At, http_tools: Mapping[str, HttpTool]) -> Case:
     tool = at.get("tool")
     server = _split(tool or "")[0]
-    served = Surface.MODEL if server == LOCAL_SERVER else Surface.HTTP if server in http_tools else Surface.MCP
+    modelled = server in (LOCAL_SERVER, PROVIDER_SERVER)
+    served = Surface.MODEL if modelled else Surface.HTTP if server in http_tools else Surface.MCP
     return Case(
         name=at.get("name"),
         agent=at.get("agent"),

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.action import LOCAL_SERVER
+from gateway.core.action import LOCAL_SERVER, PROVIDER_SERVER
 from gateway.core.decision import Effect
 from gateway.core.globs import is_literal, matches, matches_any
 from gateway.policy.problems import Place, Problems, did_you_mean, listing, quote
@@ -170,7 +170,8 @@ class _Tools:
         server, dot, tool = glob.partition(".")
         if not dot:
             return
-        if not any(matches(server, name) for name in self._servers) and "*" not in server:
+        known = any(matches(server, name) for name in self._servers) or "*" in server
+        if not known and (found or server != PROVIDER_SERVER):  # a function cannot be one that the provider runs
             hint = did_you_mean(server, self._servers)
             self._problems.add(
                 place, f"{found}{quote(glob)}", f"a declared server or HTTP tool ({listing(self._servers)})", hint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.action import LOCAL_SERVER, Surface
+from gateway.core.action import LOCAL_SERVER, PROVIDER_SERVER, Surface
 from gateway.core.decision import Effect
 from gateway.policy.shape import Text
 
@@ -15,7 +15,7 @@ NAME = Text(
     words="a name (lowercase letters, digits, single `-` or `_`)",
     pattern=r"[a-z0-9]+(?:[_-][a-z0-9]+){0,20}",
 )
-SERVER_NAME = Text(words=NAME.words, pattern=NAME.pattern, reserved=(LOCAL_SERVER,))
+SERVER_NAME = Text(words=NAME.words, pattern=NAME.pattern, reserved=(LOCAL_SERVER, PROVIDER_SERVER))
 RULE_ID = Text(words=NAME.words, pattern=NAME.pattern, reserved=RESERVED_RULES)
 PERSON = Text(many="names", words="a name", pattern=r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 VARIABLE = Text(words="the name of an environment variable", pattern=r"[A-Z_][A-Z0-9_]{0,99}", secret=True)

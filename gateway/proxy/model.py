@@ -1,4 +1,4 @@
-"""The model surface: everything below `/v1/`. Chat Completions and the list of models; the rest is refused."""
+"""The model surface: everything below `/v1/`. The dialects and the list of models; the rest is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 
 from gateway.core.errors import ClientError
 from gateway.proxy.asgi import respond
+from gateway.proxy.model_anthropic import AnthropicExchange, CountTokensExchange
 from gateway.proxy.model_chat import ChatExchange
 from gateway.proxy.model_exchange import ModelExchange, model_not_found
 from gateway.proxy.model_path import PathExchange
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from gateway.proxy.deps import Deps
     from gateway.proxy.limits import Limiter
 
-DIALECTS: Mapping[str, type[ModelExchange]] = {"/v1/chat/completions": ChatExchange}
+DIALECTS: Mapping[str, type[ModelExchange]] = {
+    "/v1/chat/completions": ChatExchange,
+    "/v1/messages": AnthropicExchange,
+    "/v1/messages/count_tokens": CountTokensExchange,
+}
 MODELS = "/v1/models"
 ENDPOINTS_MAX = 1000  # routes of releases that are gone; the next request finds its own again
 

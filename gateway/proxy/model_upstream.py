@@ -21,9 +21,11 @@ ERROR_BODY_BYTES_MAX = 65_536
 ERROR_MESSAGE_CHARS_MAX = 500
 
 # Sent on because the dialect has them; everything else of the caller stays here, its credentials first of all.
-_REQUEST_HEADERS = (b"user-agent", b"openai-beta", b"x-client-request-id")
-_RESPONSE_HEADERS = frozenset({b"content-type", b"x-request-id", b"openai-processing-ms", b"openai-version"})
-_RESPONSE_PREFIXES = (b"x-ratelimit-",)
+_REQUEST_HEADERS = (b"user-agent", b"openai-beta", b"x-client-request-id", b"anthropic-version", b"anthropic-beta")
+_RESPONSE_HEADERS = frozenset(
+    {b"content-type", b"x-request-id", b"request-id", b"openai-processing-ms", b"openai-version"}
+)
+_RESPONSE_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 _PASSED_ON = frozenset({400, 404, 413, 422})  # about the caller's own request: it needs to read what was wrong
 
 
@@ -108,6 +110,9 @@ def _read_error(body: bytes) -> tuple[str, str]:
     error = value.get("error") if isinstance(value, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    if code is None and isinstance(details, dict):  # where Anthropic has it
+        code = details.get("error_code")
     if not isinstance(message, str) or not message.strip():
         message = "the model endpoint refused the request"
     line = " ".join(message.split())[:ERROR_MESSAGE_CHARS_MAX]

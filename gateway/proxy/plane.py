@@ -20,7 +20,7 @@ from gateway.proxy.asgi import JSON_TYPE, DisconnectedError, Header, Receive, Sc
 from gateway.proxy.caller import Caller
 from gateway.traces import context
 from gateway.traces.record import ExchangeRecord
-from gateway.wire import openai_chat
+from gateway.wire import anthropic, openai_chat
 
 if TYPE_CHECKING:
     from gateway.policy import AgentView
@@ -32,6 +32,7 @@ log = logging.getLogger("gateway.proxy")
 
 RUN = re.compile(rb"[\x21-\x7e]{1,128}")
 _MODEL_SURFACE = "/v1/"
+_ANTHROPIC = "/v1/messages"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)  # not frozen: that costs more than making the caller
@@ -201,6 +202,8 @@ class DataPlane:
 def error_body(path: str, error: GatewayError) -> bytes:
     """The error in the shape that clients of this path parse."""
     surface = _surface(path)
+    if path.startswith(_ANTHROPIC):
+        return anthropic.error(error.code, error.message, error.status)
     if surface == "model":
         return openai_chat.error(error.code, error.message, error.status)
     if surface == "mcp":
