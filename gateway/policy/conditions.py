@@ -37,7 +37,11 @@ VARIABLES: Mapping[str, tuple[str, str]] = {
     "agent.name": ("string", "the calling agent"),
     "agent.groups": ("list(string)", "its groups"),
     "agent.owner": ("string", "its owner, empty where the bundle names none"),
-    "session": ("map(string, dyn)", "facts about this run that the gateway computed"),
+    "session": (
+        "map(string, dyn)",
+        "what the agent did lately: `run` (as it names it, or null), `calls`, `held`, `denied` (numbers), "
+        "`tools`, `findings` (lists of names)",
+    ),
     "now": ("timestamp", "the time of the decision: `now.getHours('Europe/Berlin') < 8`"),
 }
 """What a condition may name: type and meaning. Declared one by one, so that `agent.gropus` is a load error."""

@@ -77,7 +77,7 @@ class ModelExchange:
             raise
         finally:
             record.duration_ns = time.perf_counter_ns() - self.began_ns
-            self.deps.recorder.put(record)
+            self.deps.finished(record)
 
     async def serve(self, body: bytes) -> None:
         """Read the body, forward it, answer."""

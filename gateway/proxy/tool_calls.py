@@ -141,7 +141,7 @@ class ToolGate:
         record.trace_id, record.run, record.parent_span = caller.trace_id, caller.run, caller.parent_span
         if error is not None:
             record.error = error
-        self.deps.recorder.put(record)
+        self.deps.finished(record)
 
     async def handle(self, exchange: Exchange, call: Call, waiter: Waiter | None = None) -> Verdict:
         """The verdict on one call.
