@@ -7,7 +7,7 @@ NaN and lone surrogates are refused on the way in; RFC 8785 gives the one spelli
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import jiter
@@ -37,17 +37,23 @@ def refuse_alike(value: JSON, *, known: Collection[str] = ()) -> None:
     """Refuse objects, at any depth, with member names that differ in case alone: programs that read names whatever
     their case (Go does) would take another one than was decided on. `known` are names that `value` itself may hold in
     this case only. Raises ClientError `alike_names`."""
-    folded = {name.casefold() for name in known}
+    if isinstance(value, dict):
+        refuse_alike_members(value, known=known)
     stack: list[JSON] = [value]
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
-            names = {name.casefold() for name in node}
-            if len(names) != len(node) or (node is value and not names.isdisjoint(folded - node.keys())):
-                raise ClientError("alike_names", "two names differ in case alone, or a known name has another case")
+            refuse_alike_members(node)
             stack.extend([item for item in node.values() if isinstance(item, dict | list)])
         elif isinstance(node, list):
             stack.extend([item for item in node if isinstance(item, dict | list)])
+
+
+def refuse_alike_members(value: Mapping[str, JSON], *, known: Collection[str] = ()) -> None:
+    """The same for the members of one object, whatever is in them. Raises ClientError `alike_names`."""
+    names = {name.casefold() for name in value}
+    if len(names) != len(value) or any(name in names and name not in value for name in known):
+        raise ClientError("alike_names", "two names differ in case alone, or a known name has another case")
 
 
 def canonical(value: JSON) -> bytes:

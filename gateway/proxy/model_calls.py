@@ -14,7 +14,7 @@ import orjson
 
 from gateway.approvals import Claim, HeldAction, Proposal
 from gateway.core.action import Action, Surface
-from gateway.core.canonical import canonical
+from gateway.core.canonical import canonical, refuse_alike
 from gateway.core.decision import Decision, Effect
 from gateway.core.errors import GatewayError, StoreError
 from gateway.core.exchange import Direction, Origin, Part
@@ -66,6 +66,7 @@ class CallJudge:
         executes = policy.executes(server)
         action = Action(surface=Surface.MODEL, server=server, tool=tool, arguments=call.arguments)
         try:
+            refuse_alike(dict(call.arguments))
             spelled = canonical(dict(call.arguments)).decode()
             refusal = None if executes else await self._screen(action)
         except GatewayError as error:

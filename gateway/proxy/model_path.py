@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from gateway.core.canonical import JSON, parse
+from gateway.core.canonical import JSON, parse, refuse_alike_members
 from gateway.core.errors import ClientError, UpstreamError
 from gateway.core.exchange import Direction, Origin, Part, Path
 from gateway.proxy.asgi import JSON_TYPE, require_json, respond
@@ -45,6 +45,7 @@ class PathExchange(ModelExchange):
         value = parse(body)
         if not isinstance(value, dict):
             raise ClientError("invalid_request", "the body must be a JSON object")
+        refuse_alike_members(value, known=("model", "models", "stream", "fallbacks"))
         if value.get("stream"):
             raise ClientError("stream_not_allowed", "streams are not inspected on this path; send `stream: false`")
         changes: dict[Path, JSON] = {}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
-from gateway.core.canonical import JSON, parse
+from gateway.core.canonical import JSON, parse, refuse_alike_members
 from gateway.core.exchange import Origin, Part, Path
 from gateway.wire import leaves
 from gateway.wire.openai_chat_tools import fallback_models, offered, provider_tools
@@ -51,6 +51,9 @@ PROTOCOL_WORDS = frozenset({
 # fmt: on
 
 _FALLBACKS = frozenset({"fallbacks", "context_window_fallbacks", "content_policy_fallbacks"})
+_DECIDING = frozenset({"model", "models", "messages", "stream", "tools", "functions", *_FALLBACKS})
+"""Members that decisions look at. Servers in Go would take `Model` for `model`."""
+
 _CONTENT_KEYS = frozenset({"text", "content"})
 _IDENTIFIER_KEYS = frozenset({"id", "tool_call_id", "file_id"})
 _OPAQUE_KEYS = frozenset({"url", "data", "file_data"})
@@ -78,12 +81,13 @@ class ChatRequest(NamedTuple):
 
 
 def decode_request(body: bytes) -> ChatRequest:
-    """Raises ClientError `invalid_json` or `invalid_request` (with the path of what is wrong)."""
+    """Raises ClientError `invalid_json`, `alike_names` or `invalid_request` (with the path of what is wrong)."""
     return read_request(object_at(parse(body), ()), body)
 
 
 def read_request(raw: dict[str, JSON], body: bytes | None = None) -> ChatRequest:
     """The same from a decoded body, for one that was changed (`strip_tools`)."""
+    refuse_alike_members(raw, known=_DECIDING)
     model = raw.get("model")
     if not isinstance(model, str) or not model:
         raise wrong(("model",), "the name of a model")

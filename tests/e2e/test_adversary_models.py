@@ -71,6 +71,26 @@ def test_no_other_model_is_named_in_passing(gateway: Running, upstream: ModelUps
     assert len(upstream.seen) == before
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings"])
+@pytest.mark.parametrize("field", [{"Model": "dear-a"}, {"MODELS": ["dear-a"]}, {"\u017ftream": True}])
+def test_members_of_another_case_do_not_leave(
+    gateway: Running, upstream: ModelUpstream, path: str, field: dict[str, Any]
+) -> None:
+    """Model servers in Go would take them for what was decided on; the last one wins."""
+    before = len(upstream.seen)
+    body = {**ask("demo-a"), "input": "x", **field}
+    refused = httpx2.post(f"{gateway.url}/v1/{path}", json=body, headers=gateway.headers())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "alike_names")
+    assert len(upstream.seen) == before
+
+
+def test_arguments_that_differ_in_case_alone_are_not_proposed(gateway: Running, upstream: ModelUpstream) -> None:
+    answer = completion(None, [function_call("search", {"q": "x", "Q": "y"})])
+    upstream.on("demo-a", whole(answer))
+    message = post(gateway, ask("demo-a")).json()["choices"][0]["message"]
+    assert "tool_calls" not in message and "NOT EXECUTED" in message["content"]
+
+
 SHELL = function_call("shell", {"cmd": "x"})
 SEARCH = function_call("search", {"q": "x"})
 
