@@ -113,7 +113,7 @@ MODEL_ROUTE = Record(
         ),
         "paths": Key(
             ListOf(EXTRA),
-            "Other paths below `/v1` that are forwarded: JSON both ways, every string filtered, no streams. Others are denied.",
+            "Other paths below `/v1` that are forwarded: JSON only, every string filtered. Others are denied.",
             "[{path: /embeddings}]",
         ),
         "timeouts": Key(TIMEOUTS, "How long to wait.", "{read: 5m}"),
