@@ -14,6 +14,7 @@ from gateway.proxy.asgi import JSON_TYPE, require_json, respond
 from gateway.proxy.caller import Caller
 from gateway.proxy.model_calls import CallJudge
 from gateway.proxy.model_exchange import StreamedExchange, model_not_found
+from gateway.proxy.runs import opening_of
 from gateway.traces.record import Usage
 from gateway.wire import openai_chat
 from gateway.wire.openai_chat_answers import error_event
@@ -60,7 +61,7 @@ class ChatExchange(StreamedExchange):
         if self.request.named:
             return
         caller = self.caller
-        opening = tuple([part.text for part in chat.parts[:2]])
+        opening = opening_of(chat.parts)
         trace = self.surface.runs.of_conversation(caller.agent.name, opening, now=self.record.started_s)
         self.caller = Caller(agent=caller.agent, trace_id=trace, span=caller.span)
         self.record.trace_id = trace

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TypeVar
+
+from gateway.core.exchange import Origin, Part
 
 IDLE_S = 3600.0  # a conversation that rests longer than this is a new run
 PROPOSAL_S = 600.0  # an agent calls the tool its model proposed within minutes
@@ -42,6 +45,16 @@ class Runs:
         """The run in which a model proposed exactly this call a moment ago, if any."""
         known = self._proposals.get(_key(agent, action, arguments))
         return known[0] if known and now - known[1] < PROPOSAL_S else None
+
+
+def opening_of(parts: Iterable[Part]) -> tuple[str, ...]:
+    """What every later turn of a conversation repeats: its texts up to the first one of the user."""
+    opening: list[str] = []
+    for part in parts:
+        opening.append(part.text)
+        if part.origin is Origin.USER:
+            break
+    return tuple(opening)
 
 
 def _key(*words: str) -> bytes:
