@@ -13,6 +13,7 @@ from gateway.proxy.model_anthropic import AnthropicExchange, CountTokensExchange
 from gateway.proxy.model_chat import ChatExchange
 from gateway.proxy.model_exchange import ModelExchange, model_not_found
 from gateway.proxy.model_path import PathExchange
+from gateway.proxy.model_responses import ResponsesExchange
 from gateway.proxy.model_upstream import ModelEndpoint
 from gateway.proxy.plane import Request
 from gateway.wire import openai_chat
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DIALECTS: Mapping[str, type[ModelExchange]] = {
     "/v1/chat/completions": ChatExchange,
+    "/v1/responses": ResponsesExchange,
     "/v1/messages": AnthropicExchange,
     "/v1/messages/count_tokens": CountTokensExchange,
 }

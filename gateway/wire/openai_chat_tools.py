@@ -10,7 +10,7 @@ from gateway.core.errors import ClientError
 from gateway.core.exchange import Path
 from gateway.wire.shapes import list_at, object_at, wrong
 
-_PROVIDER_FIELDS = {
+PROVIDER_FIELDS = {
     "web_search_options": "web_search",  # OpenAI
     "search_parameters": "web_search",  # xAI
     "data_sources": "data_sources",  # Azure
@@ -73,11 +73,11 @@ def _tool_name(tool: JSON, key: str) -> str | None:
 
 def provider_tools(raw: Mapping[str, JSON]) -> tuple[str, ...]:
     """Names of what the provider would run by itself, each once."""
-    asked = _PROVIDER_FIELDS.keys() & raw.keys()
+    asked = PROVIDER_FIELDS.keys() & raw.keys()
     tools = raw.get("tools")
     if not asked and tools is None:  # most requests
         return ()
-    names = [name for field, name in _PROVIDER_FIELDS.items() if raw.get(field) is not None]
+    names = [name for field, name in PROVIDER_FIELDS.items() if raw.get(field) is not None]
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         kind = tool.get("type") if isinstance(tool, dict) else None
         if not isinstance(kind, str) or not kind:
