@@ -171,20 +171,11 @@ class Api:
 
     def _caller(self, request: Request) -> Session:
         """The approver of the bearer token. Raises ClientError `unauthorized` (401) or `too_many_failures` (429)."""
-        address = request.client.host if request.client else ""
-        wait_s = self._desk.failures.wait_s(address)
-        if wait_s:
-            raise ClientError(
-                "too_many_failures",
-                f"too many failed attempts; try again in {wait_s} s",
-                status=429,
-                retry_after_s=wait_s,
-            )
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         session = self._desk.sessions.bearer(token.strip()) if scheme.lower() == "bearer" else None
         if session is None:
             if token:
-                self._desk.failures.failed(address)
+                self._desk.failed(request)
             raise ClientError("unauthorized", "send an approver token as `Authorization: Bearer ...`", status=401)
         return session
 

@@ -46,6 +46,21 @@ class Desk:
             raise SignInRequiredError
         return session
 
+    def failed(self, request: Request) -> None:
+        """Count a wrong token. Raises ClientError `too_many_failures` (429) where there were too many.
+
+        A right token always opens: people may share an address with whoever fails, and it cannot be guessed."""
+        address = request.client.host if request.client else ""
+        wait_s = self.failures.wait_s(address)
+        if wait_s:
+            raise ClientError(
+                "too_many_failures",
+                f"too many failed attempts from this address; try again in {wait_s} s",
+                status=429,
+                retry_after_s=wait_s,
+            )
+        self.failures.failed(address)
+
     async def posted(self, request: Request) -> tuple[Session, dict[str, str]]:
         """The person and the fields of a form of theirs. Raises ClientError `csrf` for a form that is not."""
         session = self.session(request)

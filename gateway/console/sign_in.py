@@ -11,7 +11,6 @@ from starlette.routing import Route
 from gateway.console.bodies import read_form
 from gateway.console.desk import Desk
 from gateway.console.sessions import SESSION_S, SIGN_IN_FORM_S
-from gateway.core.errors import ClientError
 
 _NEXT_STARTS = ("/approvals", "/runs")
 TOKEN_CHARS_MAX = 200
@@ -42,18 +41,9 @@ class SignIn:
         if form_id is None or not desk.sessions.csrf_matches(form_id, form.get("csrf", "")):
             problem = "This page had expired, or cookies are off. Please try again."
             return self._form(request, after=form.get("next"), problem=problem, status=403)
-        address = request.client.host if request.client else ""
-        wait_s = desk.failures.wait_s(address)
-        if wait_s:
-            raise ClientError(
-                "too_many_failures",
-                f"too many failed attempts from this address; try again in {wait_s} s",
-                status=429,
-                retry_after_s=wait_s,
-            )
         cookie = desk.sessions.sign_in(form.get("token", "").strip()[:TOKEN_CHARS_MAX])
         if cookie is None:
-            desk.failures.failed(address)
+            desk.failed(request)
             return self._form(request, after=form.get("next"), problem="This token is not known.", status=403)
         response = desk.redirect(_after(form.get("next")))
         desk.set_cookie(response, desk.session_cookie, cookie, SESSION_S)

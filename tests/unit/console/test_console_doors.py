@@ -92,6 +92,17 @@ def test_failures_are_limited(anonymous: httpx2.Client) -> None:
     assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
 
 
+def test_failures_of_others_do_not_lock_out_a_right_token(console: RunningConsole, anonymous: httpx2.Client) -> None:
+    """Everybody behind one proxy has one address: an agent that reaches the console could keep approvers out."""
+    token = console.approver("ana", "finance")
+    for _ in range(12):
+        anonymous.get("/api/status", headers={"authorization": "Bearer wrong"})
+    assert anonymous.get("/api/status", headers={"authorization": f"Bearer {token}"}).status_code == 200
+    page = anonymous.get("/sign-in")
+    assert anonymous.post("/sign-in", data={"csrf": csrf_of(page), "token": "wrong"}).status_code == 429
+    assert anonymous.post("/sign-in", data={"csrf": csrf_of(page), "token": token}).status_code == 303
+
+
 def test_a_session_ends_by_time_sign_out_and_revocation(
     console: RunningConsole, operator: httpx2.Client, sign_in: Callable[[str], httpx2.Client]
 ) -> None:
