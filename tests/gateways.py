@@ -50,7 +50,7 @@ def running_gateway(
     **settings: Any,
 ) -> Iterator[Running]:
     """Started with free ports and an embedded Redis in `state_dir`; stopped at the end of the block."""
-    from gateway.app import running
+    from gateway.assembly import running
     from gateway.settings import Settings
 
     keys = {name: mint(state_dir / "keys.yaml", "agent", name) for name in agents}
