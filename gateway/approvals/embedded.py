@@ -175,7 +175,8 @@ class EmbeddedRedis:
         if self._binary is None:
             self._binary = find_server(self._explicit)
         self._folder.choose_socket()
-        with (self._folder.path / "redis.log").open("ab") as output:
+        log = os.open(self._folder.path / "redis.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(log, "ab") as output:
             self._child = subprocess.Popen(  # noqa: S603 - the operator's binary with arguments of our own
                 [str(self._binary.path), *self._arguments()],
                 cwd=self._folder.path,
@@ -184,6 +185,7 @@ class EmbeddedRedis:
                 stderr=output,
                 pass_fds=(guard.fileno(),),
                 start_new_session=True,  # a Ctrl-C in the terminal is for the gateway, which then stops it in order
+                umask=0o077,  # its files hold arguments unmasked; a copy of the folder keeps their modes
                 env={"PATH": os.defpath, "LC_ALL": "C"},  # keys of upstreams are none of its business
             )
 

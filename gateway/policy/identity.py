@@ -183,6 +183,7 @@ def _quoted(word: str) -> str:
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time: two `gateway keys create` at once must not lose one of the keys."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_name(path.name + ".lock").open("w", encoding="utf-8") as lock:
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(lock, "w"):
         flock(lock, LOCK_EX)
         yield
