@@ -41,6 +41,11 @@ DELTAS: Mapping[str, Mapping[str, str]] = {
 TOP_SKIPPED = frozenset({"id", "type", "role", "model", "usage"})
 """Fields at the top of an answer that an upstream fills by itself; text of a model does not reach them."""
 
+_CALLING = frozenset(
+    {"type", "message", "content", "content_block", "delta", "index", "id", "name", "toolset_name", "input", "text",
+     "partial_json", "stop_reason"}
+)  # fmt: skip
+
 _ENCODED = frozenset({"signature", "data", "encrypted_content", "encrypted_index", "encrypted_stdout"})
 _SEALED = frozenset({"thinking", "redacted_thinking", "compaction"})
 
@@ -93,7 +98,7 @@ def is_text(path: Path, text: str) -> bool:
     if not text:
         return False
     key = path[-1]
-    if key in ("id", "type", "role", "tool_use_id", "file_id"):
+    if key in ("id", "type", "role", "tool_use_id", "file_id", "stop_reason"):
         return _IDENTIFIER.fullmatch(text) is None
     return not is_encoded(path, text)
 
@@ -119,12 +124,20 @@ def hides_calls(value: JSON) -> bool:
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
-            if node.get("type") == CALL or node.get("tool_calls") or node.get("function_call"):
+            if any(key.casefold() == "type" and item == CALL for key, item in node.items()):
+                return True
+            if node.get("tool_calls") or node.get("function_call"):
                 return True
             stack.extend(node.values())
         elif isinstance(node, list):
             stack.extend(node)
     return False
+
+
+def is_misspelt(node: Mapping[str, JSON]) -> bool:
+    """Whether a name that makes a call stands here in another case: agents in Go would read it all the same, and run a
+    call that was not judged."""
+    return any(key not in _CALLING and key.casefold() in _CALLING for key in node)
 
 
 def call_name(block: Mapping[str, JSON]) -> str | None:

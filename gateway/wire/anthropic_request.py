@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
-from gateway.core.canonical import JSON, parse
+from gateway.core.canonical import JSON, parse, refuse_alike_members
 from gateway.core.exchange import Origin, Part, Path
 from gateway.wire import leaves
-from gateway.wire.anthropic_fields import CALL, PROVIDER_CALLS, is_base64, is_encoded, is_sealed
-from gateway.wire.anthropic_tools import fallback_models, offered, provider_tools
+from gateway.wire.anthropic_fields import ANSWER_BLOCKS, CALL, PROVIDER_CALLS, is_base64, is_encoded, is_sealed
+from gateway.wire.anthropic_tools import PROVIDER_FIELDS, offered, provider_tools
+from gateway.wire.openai_chat_request import other_models
 from gateway.wire.shapes import list_at, object_at, wrong
 
 _ORIGINS = {"system": Origin.SYSTEM, "user": Origin.USER, "assistant": Origin.ASSISTANT}
@@ -33,8 +34,8 @@ _TOP_ORIGINS = {
 # the arguments of a call.
 # fmt: off
 PROTOCOL_WORDS = frozenset({
-    *_ORIGINS, CALL, *PROVIDER_CALLS,
-    "text", "image", "document", "search_result", "tool_result", "thinking", "redacted_thinking", "tool_reference",
+    *_ORIGINS, *ANSWER_BLOCKS,
+    "image", "document", "search_result", "tool_result", "tool_reference", "web_search_result", "web_fetch_result",
     "base64", "url", "file", "content", "ephemeral", "5m", "1h", "direct", "default",
     "image/jpeg", "image/png", "image/gif", "image/webp", "application/pdf", "text/plain",
     "custom", "auto", "any", "tool", "none", "enabled", "disabled", "adaptive", "summarized", "omitted",
@@ -43,6 +44,9 @@ PROTOCOL_WORDS = frozenset({
     "low", "medium", "high", "xhigh", "max", "standard_only", "standard", "fast",
 })
 # fmt: on
+
+_DECIDING = frozenset({"model", "messages", "system", "stream", "tools", "tool_choice", "fallbacks", *PROVIDER_FIELDS})
+"""Names by which is decided: in another case they would be read by some upstreams and by nobody here."""
 
 _CONTENT_KEYS = frozenset({"text", "content", "thinking"})
 _IDENTIFIER_KEYS = frozenset({"id", "tool_use_id"})
@@ -57,7 +61,8 @@ class MessagesRequest(NamedTuple):
     raw: dict[str, JSON]
     model: str
     fallback_models: tuple[str, ...]
-    """Models that the provider may use instead when the first one declines: each needs to be allowed too."""
+    """Models that the provider may use instead when the first one declines: each needs to be allowed too. Where the
+    choice is left to the provider (`"fallbacks": "default"`), a model of the name `default` needs to be."""
     stream: bool
     parts: tuple[Part, ...]
     tools: tuple[str, ...]
@@ -68,12 +73,13 @@ class MessagesRequest(NamedTuple):
 
 
 def decode_request(body: bytes) -> MessagesRequest:
-    """Raises ClientError `invalid_json` or `invalid_request` (with the path of what is wrong)."""
+    """Raises ClientError `invalid_json`, `alike_names` or `invalid_request` (with the path of what is wrong)."""
     return read_request(object_at(parse(body), ()), body)
 
 
 def read_request(raw: dict[str, JSON], body: bytes | None = None) -> MessagesRequest:
     """The same from a decoded body, for one that was changed (`strip_tools`)."""
+    refuse_alike_members(raw, known=_DECIDING)
     model = raw.get("model")
     if not isinstance(model, str) or not model:
         raise wrong(("model",), "the name of a model")
@@ -98,7 +104,7 @@ def read_request(raw: dict[str, JSON], body: bytes | None = None) -> MessagesReq
         body=leaves.encode(raw) if body is None else body,
         raw=raw,
         model=model,
-        fallback_models=fallback_models(raw.get("fallbacks")),
+        fallback_models=other_models(raw),
         stream=bool(stream),
         parts=tuple(reader.parts),
         tools=tuple(offered(raw)),

@@ -21,6 +21,7 @@ from gateway.wire.anthropic_fields import (
     call_name,
     hides_calls,
     is_expected,
+    is_misspelt,
     is_sealed,
     read_usage,
     texts,
@@ -53,13 +54,15 @@ def decode_response(body: bytes, *, provider_runs: bool = False) -> MessagesResp
     except ClientError:
         raise _unreadable() from None
     content = raw.get("content") if isinstance(raw, dict) else None
-    if not isinstance(raw, dict) or not isinstance(content, list) or raw.get("type") != "message":
+    if not isinstance(raw, dict) or not isinstance(content, list) or raw.get("type") != "message" or is_misspelt(raw):
         raise _unreadable()
     parts: list[Part] = []
     calls: list[ProposedCall] = []
     for index, block in enumerate(content):
         kind = block.get("type") if isinstance(block, dict) else None
         if not isinstance(block, dict) or not isinstance(kind, str) or not is_expected(kind, provider_runs):
+            raise _unreadable()
+        if is_misspelt(block):
             raise _unreadable()
         _read_block(block, ("content", index), parts)
         if kind == CALL:

@@ -21,7 +21,16 @@ from gateway.core.filtering import FilterRule, TextGuard
 from gateway.wire import anthropic_answers as answers
 from gateway.wire import sse
 from gateway.wire.anthropic_block import Block, Entry, Segment, Writer, refused
-from gateway.wire.anthropic_fields import CALL, DELTAS, TOP_SKIPPED, Usage, is_expected, is_sealed, read_usage
+from gateway.wire.anthropic_fields import (
+    CALL,
+    DELTAS,
+    TOP_SKIPPED,
+    Usage,
+    is_expected,
+    is_misspelt,
+    is_sealed,
+    read_usage,
+)
 from gateway.wire.anthropic_response import CALL_FIELDS, read_extras
 from gateway.wire.calls import CallVerdict, check_verdicts
 from gateway.wire.openai_chat_choice import Channel, StreamLimits
@@ -179,6 +188,8 @@ class AnthropicStreamGuard:
         kind = doc.get("type")
         if not isinstance(kind, str) or event.name not in ("", kind):
             raise refused()  # some clients go by the name, some by the type
+        if any(isinstance(node, dict) and is_misspelt(node) for node in (doc, *doc.values())):
+            raise refused()
         if kind == "error":
             raise UpstreamError("upstream_error", "the upstream reported an error")
         reader = self._readers.get(kind)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from gateway.core.canonical import JSON
+from gateway.core.canonical import JSON, refuse_alike_members
 from gateway.core.errors import ClientError
 from gateway.core.exchange import Path
 from gateway.wire.shapes import list_at, object_at, wrong
 
-_PROVIDER_FIELDS = {
+PROVIDER_FIELDS = {
     "mcp_servers": "mcp",
     "container": "container",  # files and skills of earlier requests, perhaps another agent's
+    "plugins": "plugins",  # OpenRouter
     "thread": "thread",  # a conversation that the provider holds: earlier turns nobody here has seen
 }
 """Fields with which the provider itself runs or recalls something, and the name that policies know it by."""
@@ -73,7 +74,7 @@ def offered(raw: Mapping[str, JSON]) -> Iterator[str]:
 
 def provider_tools(raw: Mapping[str, JSON]) -> tuple[str, ...]:
     """Names of what the provider would run by itself, each once: `web_search` for `web_search_20260318`."""
-    names = [name for field, name in _PROVIDER_FIELDS.items() if raw.get(field) is not None]
+    names = [name for field, name in PROVIDER_FIELDS.items() if raw.get(field) is not None]
     tools = raw.get("tools")
     found = list(enumerate(tools if isinstance(tools, list) else ()))
     entries: list[tuple[Path, JSON]] = [(("tools", index), tool) for index, tool in found]
@@ -85,22 +86,8 @@ def provider_tools(raw: Mapping[str, JSON]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def fallback_models(value: JSON) -> tuple[str, ...]:
-    """The field `fallbacks`. `default` leaves the choice to the provider: a model of that name must be allowed."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return (value,)
-    found: list[str] = []
-    for index, entry in enumerate(list_at(value, ("fallbacks",))):
-        name = object_at(entry, ("fallbacks", index)).get("model")
-        if not isinstance(name, str) or not name:
-            raise wrong(("fallbacks", index, "model"), "the name of a model")
-        found.append(name)
-    return tuple(found)
-
-
 def _kind(tool: Mapping[str, JSON], path: Path) -> str:
+    refuse_alike_members(tool, known=("type", "name"))
     kind = tool.get("type")
     if kind is None:
         return "custom"
