@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway.core.action import Action, Surface
-from gateway.core.decision import Effect
-from gateway.core.errors import ClientError, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.exchange import Direction, Origin
 from gateway.core.filtering import TextGuard
 from gateway.proxy.asgi import JSON_TYPE, require_json, respond
-from gateway.proxy.caller import Caller
+from gateway.proxy.model_admission import admit_provider_tools, find_route, hidden_tools, join_run
 from gateway.proxy.model_calls import CallJudge
-from gateway.proxy.model_exchange import StreamedExchange, model_not_found
+from gateway.proxy.model_exchange import StreamedExchange
 from gateway.proxy.runs import opening_of
 from gateway.traces.record import Usage
 from gateway.wire import openai_chat
 from gateway.wire.openai_chat_answers import error_event
 
 if TYPE_CHECKING:
-    from gateway.policy import ModelRoute
     from gateway.proxy.pool import Response
     from gateway.wire.outputs import StreamGuard
 
@@ -36,9 +33,12 @@ class ChatExchange(StreamedExchange):
         chat = openai_chat.decode_request(body)
         self.record.model = chat.model
         self.streamed = chat.stream
-        self._find_run(chat)
-        route = self._route(chat)
-        chat = self._without_forbidden_tools(chat)
+        join_run(self, opening_of(chat.parts))
+        route = find_route(self, chat.model, chat.fallback_models)
+        admit_provider_tools(self, chat.provider_tools)
+        hidden = hidden_tools(self, chat.tools)
+        if hidden:
+            chat = openai_chat.read_request(openai_chat.strip_tools(chat.raw, hidden))
         edits = (await self.screened(chat.parts, Direction.REQUEST)).edits if self.caller.agent.filter_rules else {}
         renamed = route.upstream_model(chat.model)
         if renamed != chat.model:
@@ -55,47 +55,6 @@ class ChatExchange(StreamedExchange):
                 self.count_tokens(self._guard.usage if self._guard else None)
         else:
             await self._whole(response)
-
-    def _find_run(self, chat: openai_chat.ChatRequest) -> None:
-        """An agent that names neither run nor trace is known by how its conversation begins."""
-        if self.request.named:
-            return
-        caller = self.caller
-        opening = opening_of(chat.parts)
-        trace = self.surface.runs.of_conversation(caller.agent.name, opening, now=self.record.started_s)
-        self.caller = Caller(agent=caller.agent, trace_id=trace, span=caller.span)
-        self.record.trace_id = trace
-
-    def _route(self, chat: openai_chat.ChatRequest) -> ModelRoute:
-        policy = self.deps.policy()
-        for name in chat.fallback_models:
-            if policy.route(self.caller.agent, name) is None:
-                raise model_not_found(name)
-        route = policy.route(self.caller.agent, chat.model)
-        if route is None:
-            raise model_not_found(chat.model)
-        return route
-
-    def _without_forbidden_tools(self, chat: openai_chat.ChatRequest) -> openai_chat.ChatRequest:
-        """Tools that the provider would run by itself need a rule that allows them; the agent's own tools that it may
-        never use are taken out of the request, so that the model does not propose them."""
-        policy, agent = self.deps.policy(), self.caller.agent
-        for tool in chat.provider_tools:
-            action = Action(surface=Surface.MODEL, server="provider", tool=tool, arguments={})
-            decision = policy.decide(agent, action, self.deps.session(self.caller), now=self.record.started_s)
-            if decision.effect is not Effect.ALLOW:
-                self.record.rule, self.record.reason = decision.rule, decision.reason
-                raise ClientError(
-                    "tool_denied", f"the provider's tool `{tool}` is not allowed: {decision.reason}", status=403
-                )
-        if not agent.strip_denied_tools:
-            return chat
-        refused = []
-        for function in chat.tools:
-            server, tool = policy.resolve_function(function)
-            if not policy.may_use(agent, f"{server}.{tool}", Surface.MODEL):
-                refused.append(function)
-        return openai_chat.read_request(openai_chat.strip_tools(chat.raw, refused)) if refused else chat
 
     async def _whole(self, response: Response) -> None:
         raw = await response.read(self.deps.body_bytes_max)
