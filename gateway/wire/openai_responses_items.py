@@ -53,6 +53,8 @@ _FOREIGN = frozenset({"tools", "attributes", "categories"})
 ECHO = frozenset({"instructions", "tools", "tool_choice", "text", "metadata", "prompt"})
 """The repeated request: what looks like a call in there is a turn of the past, or the name of a field in a schema."""
 
+_ECHO_WORDS = PROTOCOL_WORDS | {"max_output_tokens", "max_messages", "content_filter", "steered", "disabled", "failed"}
+
 # Words of the protocol or identifiers, if they look like one; text that only stands there is text.
 _WORD_KEYS = frozenset(
     {
@@ -145,7 +147,7 @@ def echo_words(response: Mapping[str, JSON], path: Path) -> Iterator[tuple[Path,
         if key not in ECHO:
             refuse_hidden_calls({key: value})
         for at, text in words(value, (*path, key)):
-            if text not in PROTOCOL_WORDS:
+            if text not in _ECHO_WORDS:
                 yield at, text
 
 
@@ -173,7 +175,8 @@ def refuse_hidden_calls(value: JSON) -> None:
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
-            if node.get("type") in CALL_TEXTS:
+            kind = node.get("type")
+            if isinstance(kind, str) and kind in CALL_TEXTS:
                 raise unreadable()
             stack.extend(node.values())
         elif isinstance(node, list):
