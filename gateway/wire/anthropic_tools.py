@@ -20,7 +20,7 @@ PROVIDER_FIELDS = {
     "mcp_servers": "mcp",
     "container": "container",  # files and skills of earlier requests, perhaps another agent's
     "plugins": "plugins",  # OpenRouter
-    "thread": "thread",  # a conversation that the provider holds: earlier turns nobody here has seen
+    "thread": "stored_context",  # a conversation that the provider holds: earlier turns nobody here has seen
 }
 """Fields with which the provider itself runs or recalls something, and the name that policies know it by."""
 

@@ -133,6 +133,13 @@ def test_async_sdk_and_streaming_helpers(gateway: Running, upstream: ModelUpstre
     assert (message.usage.input_tokens, message.usage.output_tokens) == (25, 15)
 
 
+def test_beta_client_of_the_sdk_works_too(client: anthropic.Anthropic, upstream: ModelUpstream) -> None:
+    upstream.on("claude-a", whole(answer("Hi.")))
+    message = client.beta.messages.create(model="claude-a", max_tokens=9, messages=MESSAGES, betas=["x-2026-01-01"])
+    assert message.content[0].text == "Hi."  # type: ignore[union-attr]
+    assert upstream.seen[-1].headers["anthropic-beta"] == "x-2026-01-01"
+
+
 def test_tokens_are_counted_by_the_provider_after_filtering(
     client: anthropic.Anthropic, upstream: ModelUpstream
 ) -> None:

@@ -98,7 +98,7 @@ def test_fields_that_recall_something_are_named() -> None:
     found = request(
         container={"id": "c"}, thread={"type": "continue", "previous_message_id": "m"}, mcp_servers=[], plugins=None
     )
-    assert set(found.provider_tools) == {"container", "thread", "mcp"}
+    assert set(found.provider_tools) == {"container", "stored_context", "mcp"}
 
 
 def test_other_models_are_named() -> None:
