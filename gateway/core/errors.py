@@ -6,6 +6,16 @@ and traces. `code` is a stable API; `status` is the HTTP status an agent would s
 
 from __future__ import annotations
 
+import traceback
+
+_FRAMES = 4
+
+
+def places(error: BaseException) -> str:
+    """Where a foreign exception came from, for a log. Its message may quote a prompt, so it is not repeated."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-_FRAMES:])
+    return " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames)
+
 
 class GatewayError(Exception):
     """Something that the gateway answers by itself. Subclasses name whose fault it is."""

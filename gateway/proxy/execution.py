@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.approvals.held_action import Claim, HeldAction
 from gateway.core.action import Surface, action_digest
 from gateway.core.decision import Decision, Effect
-from gateway.core.errors import ClientError, GatewayError, StoreError, TransitionError, UpstreamError
+from gateway.core.errors import ClientError, GatewayError, StoreError, TransitionError, UpstreamError, places
 from gateway.core.exchange import Direction
 from gateway.core.held import State
 from gateway.proxy import texts
@@ -108,7 +108,7 @@ class Executor:
         self._sending.discard(held_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Our own bug. Unclaimed, the action stays approved; claimed, its lease runs out and it is UNKNOWN.
-            log.error("%s: the execution failed", held_id, exc_info=error)
+            log.error("%s: the execution failed: %s at %s", held_id, type(error).__name__, places(error))
 
     async def _work(self, held_id: str) -> None:
         """Try until it was sent, or is over: before the claim nothing is lost by trying again."""

@@ -392,3 +392,21 @@ def test_http_store_away_is_503(tmp_path: Path) -> None:
                     assert [seen.method for seen in upstream.seen] == ["GET"]
 
     asyncio.run(main())
+
+
+def test_log_of_a_bug_does_not_quote_what_it_stumbled_over(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Executor, held_id: str) -> None:
+        del self, held_id
+        raise KeyError("hunter2")
+
+    async def work(wire: Wire) -> None:
+        monkeypatch.setattr(Executor, "_attempt", broken)
+        held = await park(wire)
+        await wire.gateway.approve(held)
+        while "the execution failed" not in caplog.text:
+            await asyncio.sleep(0)
+        assert "KeyError at test_mcp_and_http_execution.py:" in caplog.text and "hunter2" not in caplog.text
+
+    run(tmp_path, redis_url, work)
