@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
 STORED_CONTEXT = "stored_context"
 """`provider.stored_context`: the name by which a rule allows content that the provider keeps and nobody here has seen,
-as earlier turns (`previous_response_id`, `conversation`, references to items) and stored prompts."""
+as earlier turns (`previous_response_id`, `conversation`, references to items) and stored prompts, which may bring tools
+of the provider with them."""
 
 
 class ResponsesExchange(StreamedExchange):
     """One turn of a conversation."""
 
     streamed = False
+    provider_runs = False
     _guard: openai_responses.ResponsesStreamGuard | None = None
 
     async def serve(self, body: bytes) -> None:
@@ -43,6 +45,7 @@ class ResponsesExchange(StreamedExchange):
         route = find_route(self, turn.model, turn.fallback_models)
         self._admit_unseen(turn.unseen)
         admit_provider_tools(self, turn.provider_tools)
+        self.provider_runs = bool(turn.provider_tools or turn.unseen)  # a stored prompt may bring tools
         hidden = hidden_tools(self, turn.tools)
         if hidden:
             turn = openai_responses.read_request(openai_responses.strip_tools(turn.raw, hidden))
@@ -86,7 +89,7 @@ class ResponsesExchange(StreamedExchange):
 
     async def _whole(self, response: Response) -> None:
         raw = await response.read(self.deps.body_bytes_max)
-        answer = openai_responses.decode_response(raw)
+        answer = openai_responses.decode_response(raw, provider_runs=self.provider_runs)
         record = self.record
         record.response, record.response_type = raw, "application/json"
         record.model_responded = _word(answer.raw.get("model"))
@@ -105,7 +108,7 @@ class ResponsesExchange(StreamedExchange):
         await judge.settle()
 
     def stream_guard(self, text_guard: Callable[[int, str], TextGuard] | None) -> StreamGuard:
-        self._guard = openai_responses.ResponsesStreamGuard(text_guard)
+        self._guard = openai_responses.ResponsesStreamGuard(text_guard, provider_runs=self.provider_runs)
         return self._guard
 
     def error_event(self, error: GatewayError) -> bytes:

@@ -17,12 +17,17 @@ from gateway.wire.calls import CallKind, ProposedCall, read_arguments
 from gateway.wire.openai_chat_fields import Usage, hides_calls
 from gateway.wire.openai_chat_request import PROTOCOL_WORDS
 
-PASSIVE = frozenset(
+PROVIDER_RAN = frozenset(
     {
-        "message", "reasoning", "compaction",
-        # The provider ran these by itself: the request was refused unless a rule allowed the tool.
         "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call",
         "mcp_call", "mcp_list_tools", "program", "program_output",
+    }
+)  # fmt: skip
+"""What the provider ran by itself: the request was refused unless a rule allowed the tool."""
+
+PASSIVE = PROVIDER_RAN | frozenset(
+    {
+        "message", "reasoning", "compaction",
         # Results, and what the agent had sent itself.
         "function_call_output", "custom_tool_call_output", "computer_call_output", "local_shell_call_output",
         "shell_call_output", "apply_patch_call_output", "mcp_approval_response", "tool_search_output",
@@ -88,6 +93,13 @@ def is_call(item: Mapping[str, JSON]) -> bool:
     """Whether the agent acts on this item."""
     kind = item.get("type")
     return not (kind in PASSIVE or (kind == "tool_search_call" and item.get("execution") == "server"))
+
+
+def refuse_unexpected(item: Mapping[str, JSON], provider_runs: bool) -> None:
+    """Raises UpstreamError for a trace of a tool that the request did not let the provider run."""
+    kind = type_of(dict(item))
+    if not provider_runs and (kind in PROVIDER_RAN or (kind == "tool_search_call" and not is_call(item))):
+        raise unreadable()
 
 
 def call_of(item: Mapping[str, JSON], index: int) -> ProposedCall:

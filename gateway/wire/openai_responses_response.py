@@ -29,8 +29,9 @@ class ResponsesAnswer(NamedTuple):
     finish_reasons: Mapping[int, str]
 
 
-def decode_response(body: bytes) -> ResponsesAnswer:
-    """Raises UpstreamError `upstream_protocol`, which never quotes the answer."""
+def decode_response(body: bytes, *, provider_runs: bool = False) -> ResponsesAnswer:
+    """`provider_runs` tells whether the request let the provider run tools: without it, no trace of one is expected.
+    Raises UpstreamError `upstream_protocol`, which never quotes the answer."""
     try:
         raw = parse(body, "answer of the upstream")
     except ClientError:
@@ -44,6 +45,7 @@ def decode_response(body: bytes) -> ResponsesAnswer:
     for index, item in enumerate(output):
         items.type_of(item)
         assert isinstance(item, dict)
+        items.refuse_unexpected(item, provider_runs)
         path: Path = ("output", index)
         if items.is_call(item):
             calls.append(items.call_of(item, index))

@@ -56,16 +56,19 @@ class ResponsesStreamGuard:
     `text_guard` makes the guard of one text; it is given the output index (-1 where there is none) and a field such as
     `response.output_text.delta`. Without it texts are released at once and only calls are withheld. A call that is not
     allowed is replaced by a message at the same output index, in the events and in the last response alike.
+    `provider_runs` tells whether the request let the provider run tools: without it, no trace of one is expected.
     """
 
     def __init__(
         self,
         text_guard: Callable[[int, str], TextGuard] | None,
         *,
+        provider_runs: bool = False,
         limits: StreamLimits | None = None,
         blocked_text: str = "[The rest of this answer is withheld by a policy of the gateway.]",
     ) -> None:
         self._text_guard = text_guard
+        self._provider_runs = provider_runs
         self._limits = limits or StreamLimits()
         self._blocked_text = blocked_text
         self._parser = sse.Parser(self._limits.event_bytes_max)
@@ -264,6 +267,7 @@ class ResponsesStreamGuard:
         entry.light = kind.endswith("added") and call is None and not found
 
     def _item_words(self, item: Mapping[str, JSON], path: Path) -> Iterable[tuple[Path, str]]:
+        items.refuse_unexpected(item, self._provider_runs)
         if not items.is_call(item):
             items.refuse_hidden_calls({key: value for key, value in item.items() if key != "tools"})
         return items.item_words(item, path)

@@ -49,9 +49,9 @@ def facts(kind: str, body: bytes, *, guarded: bool = False) -> dict[str, Any]:
             "opaque": request.opaque,
             "parts": [[part.origin.value, part.text] for part in request.parts],
         }
-    guard = ResponsesStreamGuard(word_guards() if guarded else None)
+    guard = ResponsesStreamGuard(word_guards() if guarded else None, provider_runs=True)
     if kind == "responses":
-        found: Any = decode_response(body)
+        found: Any = decode_response(body, provider_runs=True)
         calls = found.calls
         said: dict[str, Any] = {"parts": [[part.origin.value, part.text] for part in found.parts]}
     else:
@@ -85,13 +85,13 @@ def test_request_has_the_shape_of_the_sdk(path: Path) -> None:
 def test_response_is_read_as_expected(path: Path) -> None:
     body = path.read_bytes()
     assert facts("responses", body) == expected(path)
-    response = decode_response(body)
+    response = decode_response(body, provider_runs=True)
     assert replace_calls(response, [CallVerdict(True)] * len(response.calls)) is body
 
 
 @pytest.mark.parametrize("path", cases("responses", ".json"))
 def test_response_has_the_shape_of_the_sdk_before_and_after(path: Path) -> None:
-    response = decode_response(path.read_bytes())
+    response = decode_response(path.read_bytes(), provider_runs=True)
     Response.model_validate_json(response.body)
     Response.model_validate_json(rewrite_response(response, {part.path: "<X>" for part in response.parts}))
     without = replace_calls(response, [CallVerdict(False, "NOT EXECUTED")] * len(response.calls))
@@ -103,13 +103,13 @@ def test_response_has_the_shape_of_the_sdk_before_and_after(path: Path) -> None:
 def test_stream_is_read_as_expected_and_passes_unchanged(path: Path, guarded: bool) -> None:
     stream = path.read_bytes()
     assert facts("streams", stream, guarded=guarded) == expected(path)
-    assert drive(ResponsesStreamGuard(word_guards() if guarded else None), [stream])[0] == stream
+    assert drive(ResponsesStreamGuard(word_guards() if guarded else None, provider_runs=True), [stream])[0] == stream
 
 
 @pytest.mark.parametrize("path", cases("streams", ".sse"))
 def test_stream_without_its_calls_is_one_that_the_sdk_reads(path: Path) -> None:
     names = [call[2] for call in expected(path)["calls"]]
-    sent, _ = drive(ResponsesStreamGuard(word_guards()), [path.read_bytes()], refuse(*names))
+    sent, _ = drive(ResponsesStreamGuard(word_guards(), provider_runs=True), [path.read_bytes()], refuse(*names))
     assert all(f'"{name}"'.encode() not in sent for name in names)
     found = read_events(sent)
     assert len(found) == len(data_of(sent))

@@ -15,7 +15,7 @@ from tests.wire_support import dumps
 
 
 def decode(*output: dict[str, Any], **more: Any) -> Any:
-    return decode_response(dumps(answer(*output, **more)))
+    return decode_response(dumps(answer(*output, **more)), provider_runs=True)
 
 
 def texts(*output: dict[str, Any], **more: Any) -> list[str]:
@@ -121,6 +121,12 @@ def test_function_in_a_namespace_is_judged_by_its_full_name() -> None:
 
 def test_search_that_the_provider_ran_is_no_call() -> None:
     assert decode({"type": "tool_search_call", "id": "i", "execution": "server", "arguments": {}}).calls == ()
+
+
+@pytest.mark.parametrize("kind", ["web_search_call", "mcp_call", "code_interpreter_call", "tool_search_call"])
+def test_trace_of_a_tool_that_the_provider_may_not_run_is_refused(kind: str) -> None:
+    with pytest.raises(UpstreamError):
+        decode_response(dumps(answer({"type": kind, "id": "i", "execution": "server"})))
 
 
 @pytest.mark.parametrize(

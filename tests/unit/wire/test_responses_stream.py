@@ -286,6 +286,18 @@ def test_what_is_no_event_ends_the_stream(raw: bytes) -> None:
     assert failures(run([raw])[1]) == ["upstream_protocol"]
 
 
+def test_trace_of_a_tool_that_the_provider_may_not_run_ends_the_stream() -> None:
+    search = {
+        "id": "ws_1",
+        "type": "web_search_call",
+        "status": "completed",
+        "action": {"type": "search", "query": "q"},
+    }
+    for stream in (Script().whole(search).end(), Script().end(output=[search])):
+        assert failures(run(stream)[1]) == ["upstream_protocol"]
+        assert drive(ResponsesStreamGuard(word_guards(), provider_runs=True), stream) == (b"".join(stream), [])
+
+
 def test_events_without_words_pass_whatever_their_name() -> None:
     script = Script().add("response.web_search_call.searching", output_index=0, item_id="ws_1")
     script.add("response.of.the.future", output_index=0, item_id="x_1", count=3)
