@@ -38,15 +38,13 @@ DELTAS: Mapping[str, Mapping[str, str]] = {
 }
 """Which deltas a block may have, and the field of each that carries its content. Clients drop others or trip."""
 
-TOP_SKIPPED = frozenset({"id", "type", "role", "model", "usage"})
-"""Fields at the top of an answer that an upstream fills by itself; text of a model does not reach them."""
-
 _CALLING = frozenset(
     {"type", "message", "content", "content_block", "delta", "index", "id", "name", "toolset_name", "input", "text",
      "partial_json", "stop_reason"}
 )  # fmt: skip
 
 _ENCODED = frozenset({"signature", "data", "encrypted_content", "encrypted_index", "encrypted_stdout"})
+_IDENTIFIERS = frozenset({"id", "type", "role", "model", "tool_use_id", "file_id", "stop_reason", "service_tier"})
 _SEALED = frozenset({"thinking", "redacted_thinking", "compaction"})
 
 _ENCODED_CHARS_MIN = 48  # a signature has hundreds; a key or a name that somebody puts there is mostly shorter
@@ -98,7 +96,7 @@ def is_text(path: Path, text: str) -> bool:
     if not text:
         return False
     key = path[-1]
-    if key in ("id", "type", "role", "tool_use_id", "file_id", "stop_reason"):
+    if key in _IDENTIFIERS:
         return _IDENTIFIER.fullmatch(text) is None
     return not is_encoded(path, text)
 
@@ -142,11 +140,13 @@ def is_misspelt(node: Mapping[str, JSON]) -> bool:
 
 def call_name(block: Mapping[str, JSON]) -> str | None:
     """The name of a proposed call: `bash`, or `computer.key` for a member of a toolset, which has no name of its own in
-    the request. None where the block has no clear one."""
+    the request. None where the block has no clear one: the API allows letters, digits, `_` and `-`, and a name stands
+    in what the agent and a person read."""
     name, family = block.get("name"), block.get("toolset_name")
     if not isinstance(name, str) or not isinstance(family, str | None):
         return None
-    return f"{family}.{name}" if family else name
+    whole = f"{family}.{name}" if family else name
+    return whole if _IDENTIFIER.fullmatch(whole) else None
 
 
 def _count(value: Mapping[str, JSON], key: str, before: int) -> int:

@@ -16,13 +16,13 @@ from gateway.wire import anthropic_answers as answers
 from gateway.wire import leaves
 from gateway.wire.anthropic_fields import (
     CALL,
-    TOP_SKIPPED,
     Usage,
     call_name,
     hides_calls,
     is_expected,
     is_misspelt,
     is_sealed,
+    is_text,
     read_usage,
     texts,
 )
@@ -68,16 +68,18 @@ def decode_response(body: bytes, *, provider_runs: bool = False) -> MessagesResp
         if kind == CALL:
             calls.append(_call(block, index))
     for key, value in raw.items():
-        if key != "content" and key not in TOP_SKIPPED:
+        if key != "content":
             _walk(value, (key,), parts)
     reason = raw.get("stop_reason")
+    if not isinstance(reason, str | None) or (reason and is_text(("stop_reason",), reason)):
+        raise _unreadable()
     return MessagesResponse(
         body=body,
         raw=raw,
         parts=tuple(parts),
         calls=tuple(calls),
         usage=read_usage(raw.get("usage")),
-        finish_reasons={0: reason} if isinstance(reason, str) else {},
+        finish_reasons={0: reason} if reason else {},
     )
 
 

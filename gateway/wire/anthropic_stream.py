@@ -24,11 +24,11 @@ from gateway.wire.anthropic_block import Block, Entry, Segment, Writer, refused
 from gateway.wire.anthropic_fields import (
     CALL,
     DELTAS,
-    TOP_SKIPPED,
     Usage,
     is_expected,
     is_misspelt,
     is_sealed,
+    is_text,
     read_usage,
 )
 from gateway.wire.anthropic_response import CALL_FIELDS, read_extras
@@ -213,7 +213,7 @@ class AnthropicStreamGuard:
             id=identifier if isinstance(identifier, str) else "", model=model if isinstance(model, str) else ""
         )
         self.usage = read_usage(message.get("usage"))
-        self._wholes(read_extras(message, ("message",), (*TOP_SKIPPED, "content")), entry)
+        self._wholes(read_extras(message, ("message",), ("content",)), entry)
         self._wholes(read_extras(doc, (), ("type", "message")), entry)
 
     def _block_start(self, doc: dict[str, JSON], entry: Entry) -> None:
@@ -281,13 +281,13 @@ class AnthropicStreamGuard:
         if self._open is not None or not isinstance(delta, dict):
             raise refused()
         reason = delta.get("stop_reason")
-        if not isinstance(reason, str | None):
+        if not isinstance(reason, str | None) or (reason and is_text(("stop_reason",), reason)):
             raise refused()
         self.usage = read_usage(doc.get("usage"), self.usage)
         entry.reason, entry.light = reason, False
         self._ending = True
         self._wholes(read_extras(delta, ("delta",), ("stop_reason",)), entry)
-        self._wholes(read_extras(doc, (), ("type", "delta", "usage")), entry)
+        self._wholes(read_extras(doc, (), ("type", "delta")), entry)
 
     def _message_stop(self, doc: dict[str, JSON], entry: Entry) -> None:
         if self._open is not None:
