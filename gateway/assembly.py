@@ -21,7 +21,7 @@ from typing import Any
 
 from gateway.approvals import EmbeddedRedis, Queue, QueueLimits, RedisLink, connect
 from gateway.console import ConsoleDeps, console_app
-from gateway.core.errors import StoreError
+from gateway.core.errors import StoreError, places
 from gateway.exposition import Observed, exposition
 from gateway.filters import KINDS, Scanner, mask_for_storage, mask_text
 from gateway.in_force import Gateway
@@ -73,7 +73,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         stack.push_async_callback(queue.aclose)
         metrics = Metrics()
         recorder = _recorder(settings, scanner, metrics, stack)
-        audit = AuditLog(settings.audit_path)
+        audit = gateway.audit = AuditLog(settings.audit_path)
         stack.callback(audit.close)
         pool = Pool(PoolLimits(connections_max=settings.upstream_connections_max))
         stack.push_async_callback(pool.aclose)
@@ -99,7 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         gateway.data_url = f"http://{authority(data_socket)}"
         gateway.console_url = settings.console_url or f"http://{authority(console_socket)}"
         observed = Observed(queue=queue, recorder=recorder, scanner=scanner, pool=pool, watcher=watcher)
-        console = await _console(gateway, queue, link, scanner, exposition(metrics, observed))
+        console = await _console(gateway, link, deps, exposition(metrics, observed))
         await warm
         executor = Executor(deps, drain_s=float(settings.shutdown_s))
         for work in (executor.run, partial(_watch, gateway), partial(_sweep, queue)):
@@ -177,28 +177,28 @@ def _plane(deps: Deps, limiter: Limiter, gateway: Gateway) -> DataPlane:
     )
 
 
-async def _console(
-    gateway: Gateway, queue: Queue, link: RedisLink, scanner: Scanner, metrics: Callable[[], Awaitable[bytes]]
-) -> Any:
+async def _console(gateway: Gateway, link: RedisLink, deps: Deps, metrics: Callable[[], Awaitable[bytes]]) -> Any:
+    assert deps.queue is not None
     settings = gateway.settings
     token = secrets.token_urlsafe(32) if settings.redis_url is None else None
-    deps = ConsoleDeps(
-        queue=queue,
+    console = ConsoleDeps(
+        queue=deps.queue,
         runs=RunStore(settings.traces_path),
         status=gateway.status,
         keyring=lambda: gateway.keyring,
         secret=await _shared_secret(link, "console"),
         public_url=gateway.console_url,
         sign_in_token=token,
-        mask_text=partial(mask_text, scanner),
+        mask_text=partial(mask_text, deps.scanner),
+        audit=deps.audit.write,
         metrics=metrics,
     )
     if token is not None:
-        gateway.sign_in_url = deps.sign_in_url
+        gateway.sign_in_url = console.sign_in_url
         path = settings.state_dir / "sign-in-link"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(deps.sign_in_url + "\n")
-    return console_app(deps)
+            stream.write(console.sign_in_url + "\n")
+    return console_app(console)
 
 
 async def _shared_secret(link: RedisLink, name: str) -> bytes:
@@ -230,7 +230,7 @@ async def _watched(work: Callable[[], Awaitable[None]], gateway: Gateway) -> Non
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        log.critical("stopping: background work failed with %s", type(error).__name__, exc_info=True)
+        log.critical("stopping: background work failed: %s at %s", type(error).__name__, places(error))
         gateway.failed.set()
         raise
 

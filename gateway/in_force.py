@@ -14,6 +14,7 @@ from gateway.core.errors import PolicyLoadError
 from gateway.policy import BundleWatcher, PolicySet
 from gateway.policy.identity import Keyring, load_keyring
 from gateway.settings import Settings
+from gateway.traces import AuditLog
 
 log = logging.getLogger("gateway")
 
@@ -38,6 +39,7 @@ class Gateway:
         self.ready = False
         self.failed = asyncio.Event()
         self.link: RedisLink | None = None
+        self.audit: AuditLog | None = None
         self.data_url = ""
         self.console_url = ""
         self.sign_in_url: str | None = None

@@ -54,6 +54,7 @@ async def decide(desk: Desk, session: Session, held: HeldAction, ballot: Ballot)
         )
     if ballot.approve and (await drawn(held, None)).problem:
         raise ClientError("arguments_unreadable", "the stored arguments cannot be shown, so they cannot be approved")
+    _audit(desk, session, held, "approve" if ballot.approve else "deny", ballot.digest)
     vote = desk.deps.queue.approve if ballot.approve else desk.deps.queue.deny
     return await vote(
         held.id,
@@ -72,7 +73,25 @@ async def settle_unknown(desk: Desk, session: Session, held: HeldAction, *, ok: 
             "approval_not_permitted", f"you are not a member of `{held.terms.group}`, which decides this", status=403
         )
     text = comment_of(evidence, "evidence")
+    _audit(desk, session, held, "reconcile_succeeded" if ok else "reconcile_failed", held.digest)
     return await desk.deps.queue.reconcile(held.id, session.person.name, ok, text, now=desk.deps.clock())
+
+
+def _audit(desk: Desk, session: Session, held: HeldAction, verdict: str, digest: str) -> None:
+    """Who decided what, before it is done: ids and digests, not the comment, which may quote anything."""
+    desk.deps.audit(
+        {
+            "event": "decision",
+            "at": desk.deps.clock(),
+            "held": held.id,
+            "digest": digest,
+            "person": session.person.name,
+            "verdict": verdict,
+            "group": held.terms.group,
+            "rule": held.rule,
+            "agent": held.agent,
+        }
+    )
 
 
 async def shown_result(desk: Desk, held: HeldAction) -> tuple[str, int] | None:

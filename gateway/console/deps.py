@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from gateway.approvals.queue import Queue
+from gateway.core.canonical import JSON
 from gateway.policy.identity import Keyring
 from gateway.traces.query import RunStore
 
@@ -32,6 +33,11 @@ def unmasked(text: str) -> str:
     return text
 
 
+def unaudited(entry: Mapping[str, JSON]) -> None:
+    """For tests."""
+    del entry
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleDeps:
     """The rooms and settings of the console.
@@ -40,8 +46,9 @@ class ConsoleDeps:
     sessions (32 random bytes; keep it over restarts to keep people signed in). `sign_in_token` is the one of the link
     that the embedded default prints at start; None where people sign in with approver tokens. Who comes by that link
     owns the machine, is called `operator`, and counts as a member of every approver group. `mask_text` is what results
-    of tools go through before they are shown; it may raise FilterError, and then they are not shown. `metrics` gives
-    the Prometheus text for whoever reaches the listener: aggregated numbers only. None: there is no such page.
+    of tools go through before they are shown; it may raise FilterError, and then they are not shown. `audit`
+    takes one line before a person's decision is carried out; when it raises StoreError nothing is decided. `metrics`
+    gives the Prometheus text for whoever reaches the listener: aggregated numbers only. None: there is no such page.
     """
 
     queue: Queue
@@ -53,6 +60,7 @@ class ConsoleDeps:
     sign_in_token: str | None = None
     operator: str = "operator"
     mask_text: Callable[[str], str] = unmasked
+    audit: Callable[[Mapping[str, JSON]], None] = unaudited
     metrics: Callable[[], Awaitable[bytes]] | None = None
     clock: Callable[[], float] = time.time
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.core.errors import ClientError, GatewayError
+from gateway.core.errors import ClientError, GatewayError, places
 from gateway.proxy.asgi import JSON_TYPE, DisconnectedError, Header, Receive, Scope, Send, header_map, respond
 from gateway.proxy.caller import Caller
 from gateway.traces import context
@@ -86,9 +85,7 @@ class DataPlane:
         except Exception as error:  # noqa: BLE001 - the one broad edge, which denies
             # The outer edge: whatever went wrong, nothing more is let through. The message of a foreign exception may
             # quote the prompt, so the log has its type and place only.
-            frames = traceback.extract_tb(error.__traceback__)[-4:]
-            places = " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames))
-            log.error("request failed: %s at %s", type(error).__name__, places)
+            log.error("request failed: %s at %s", type(error).__name__, places(error))
             await self._refuse(
                 path, GatewayError("internal_error", "the gateway failed; nothing was executed"), started
             )

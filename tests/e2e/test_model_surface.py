@@ -489,3 +489,30 @@ def test_unknown_paths_and_methods(gateway: Running) -> None:
     assert httpx2.get(f"{gateway.url}/nothing").status_code == 401
     assert httpx2.get(f"{gateway.url}/v1/chat/completions", headers=gateway.headers()).status_code == 405
     assert Path(gateway.state_dir / "audit.jsonl").exists()
+
+
+def test_a_persons_decision_is_in_the_audit_log_before_it_is_made(gateway: Running, upstream: ModelUpstream) -> None:
+    upstream.on("demo-h", whole(completion(None, [function_call("publish", {"title": "audited"})])))
+    held = post(gateway, ask("demo-h")).headers["x-held-action"]
+    audit = gateway.state_dir / "audit.jsonl"
+    decide(gateway, held, "deny", "secret words of a person")
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    mine = [line for line in lines if line.get("event") == "decision" and line["held"] == held]
+    assert [(line["person"], line["verdict"]) for line in mine] == [("ana", "deny")]
+    assert "secret words" not in audit.read_text()
+
+    upstream.on("demo-h", whole(completion(None, [function_call("publish", {"title": "disk full"})])))
+    other = post(gateway, ask("demo-h")).headers["x-held-action"]
+    full, gateway.gateway.audit._file = gateway.gateway.audit._file, os.open("/dev/full", os.O_WRONLY)
+    try:
+        digest = api(gateway, f"/api/actions/{other}")["digest"]
+        refused = httpx2.post(
+            f"{gateway.console}/api/actions/{other}/approve",
+            json={"digest": digest, "comment": ""},
+            headers={"authorization": f"Bearer {gateway.approver}"},
+        )
+        assert refused.status_code == 503 and refused.json()["error"]["code"] == "audit_unavailable"
+        assert post(gateway, ask("demo-a")).status_code == 503, "nothing is sent that was not written down"
+    finally:
+        gateway.gateway.audit._file = full
+    assert state(gateway, other) == "PENDING"
