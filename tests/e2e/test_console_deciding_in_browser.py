@@ -114,6 +114,7 @@ def test_keys_alone_are_enough(console: RunningConsole, open_page: Open) -> None
     page.goto(f"{console.url}/approvals/{second.id}")
     page.get_by_role("link", name="Approve…").focus()
     page.keyboard.press("Enter")
+    expect(page.get_by_label("Comment")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Approve", exact=True)).to_be_focused()
     page.keyboard.press("Enter")
