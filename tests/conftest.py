@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.servers import Throwaway, throwaway
 
-# How long an example takes is the machine's affair: a slow one must not fail a build.
-settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes is the machine's affair: a slow one must not fail a build. CI tries the same examples every
+# time, so that a build fails for what it changed; everybody else's runs go on searching.
+settings.register_profile(
+    "gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("gateway")
 
 
