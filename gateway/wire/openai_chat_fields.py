@@ -74,6 +74,11 @@ def hides_calls(value: JSON) -> bool:
     return False
 
 
+_plain_names = set(_CALLING)
+"""Names that were looked at and are no call in another case: answers repeat the same few."""
+_PLAIN_NAMES_MAX = 1024
+
+
 def is_misspelt(value: JSON) -> bool:
     """Whether a name that makes a call stands somewhere in another case: agents in Go would read it all the same, and
     run a call that was not judged."""
@@ -82,9 +87,12 @@ def is_misspelt(value: JSON) -> bool:
         node = stack.pop()
         if isinstance(node, dict):
             for key, item in node.items():
-                if key not in _CALLING and key.casefold() in _CALLING:
-                    return True
-                if isinstance(item, dict | list):
+                if key not in _plain_names:
+                    if key.casefold() in _CALLING:
+                        return True
+                    if len(_plain_names) < _PLAIN_NAMES_MAX and len(key) <= 64:
+                        _plain_names.add(key)
+                if isinstance(item, (dict, list)):
                     stack.append(item)
         elif isinstance(node, list):
             stack.extend(node)
