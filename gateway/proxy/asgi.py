@@ -67,6 +67,8 @@ def _too_large(bytes_max: int) -> ClientError:
 def require_json(headers: Mapping[bytes, bytes]) -> None:
     """Raises ClientError `unsupported_media_type` (415): a body that is not declared as JSON is not guessed at, nor one
     in another charset than JSON has: who believed that would read other arguments."""
+    if headers.get(b"content-type") == b"application/json" and b"content-encoding" not in headers:
+        return
     declared, *parameters = headers.get(b"content-type", b"").lower().split(b";")
     if (
         declared.strip() != b"application/json"
