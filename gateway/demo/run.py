@@ -23,6 +23,7 @@ from gateway.demo.model import ScriptedModel
 from gateway.policy.identity import mint
 
 READY_S = 30
+STARTS_MAX = 3
 DECIDE_S_MAX = 1800  # a person may have gone for coffee; the parked call itself expires by the rule's own term
 BILL = {
     "payee": "Stadtwerke Musterstadt",
@@ -76,7 +77,7 @@ async def _demo(*, auto: bool, bundle: Path) -> int:
         async with (
             _serve(bank_server(ledger).streamable_http_app()) as bank_url,
             _serve(model.app()) as model_url,
-            _gateway(bundle, state, bank_url, model_url) as (data_url, console_url),
+            _gateway(bundle, state, key, bank_url, model_url) as (data_url, console_url),
             httpx2.AsyncClient(base_url=console_url, headers={"authorization": f"Bearer {approver}"}) as console,
         ):
             print(f"\nThe agent's task: {TASK}\n")
@@ -182,44 +183,52 @@ class _QuietServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _gateway(bundle: Path, state: Path, bank_url: str, model_url: str) -> AsyncIterator[tuple[str, str]]:
-    """The gateway as a process of its own; yields the addresses for agents and for people."""
-    ports = [_free_port(8080), _free_port(8081)]
+async def _gateway(
+    bundle: Path, state: Path, key: str, bank_url: str, model_url: str
+) -> AsyncIterator[tuple[str, str]]:
+    """The gateway as a process of its own; yields the addresses for agents and for people.
+
+    Somebody may take a port between the look and the start, another demo for one: then it is started again on others.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     environment |= {
         "GATEWAY_BUNDLE": str(bundle),
         "GATEWAY_STATE_DIR": str(state),
-        "GATEWAY_PORT": str(ports[0]),
-        "GATEWAY_CONSOLE_PORT": str(ports[1]),
         "GATEWAY_HOLD_WAIT_S": "0",  # so that the story shows what is parked
         "BANK_URL": f"{bank_url}/mcp",
         "MODEL_URL": f"{model_url}/v1",
     }
     log = state / "gateway.log"
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway", "serve", env=environment, stdout=output, stderr=output
-        )
-    try:
-        await _until_ready(process, f"http://127.0.0.1:{ports[0]}", log)
-        yield f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    for _ in range(STARTS_MAX):
+        ports = [_free_port(8080), _free_port(8081)]
+        environment |= {"GATEWAY_PORT": str(ports[0]), "GATEWAY_CONSOLE_PORT": str(ports[1])}
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway", "serve", env=environment, stdout=output, stderr=output
+            )
+        try:
+            if await _answers(process, f"http://127.0.0.1:{ports[0]}", key):
+                yield f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+                return
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+    tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise SystemExit(f"the gateway did not get ready:\n{tail}")
 
 
-async def _until_ready(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
-    async with httpx2.AsyncClient(base_url=url) as client:
+async def _answers(process: asyncio.subprocess.Process, url: str, key: str) -> bool:
+    """Whether this very process serves at the address: it knows the key that was made for it."""
+    async with httpx2.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
         for _ in range(READY_S * 20):
             if process.returncode is not None:
-                break
+                return False
             with contextlib.suppress(httpx2.TransportError):
-                if (await client.get("/readyz")).status_code == 200:
-                    return
+                if (await client.get("/v1/models")).status_code == 200:
+                    return True
             await asyncio.sleep(0.05)
-    tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]  # noqa: ASYNC240 - the demo is over here
-    raise SystemExit(f"the gateway did not get ready:\n{tail}")
+    return False
 
 
 def _free_port(wanted: int) -> int:

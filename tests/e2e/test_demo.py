@@ -59,3 +59,10 @@ def test_demo_waits_for_a_person_and_shows_the_link_to_approve() -> None:
         demo.wait(60)
         assert demo.stdout is not None
         demo.stdout.close()
+
+
+def test_two_demos_at_once_do_not_meet() -> None:
+    demos = [start("--auto") for _ in range(2)]
+    outputs = [demo.communicate(timeout=110)[0] for demo in demos]
+    for demo, output in zip(demos, outputs, strict=True):
+        assert demo.returncode == 0, output
