@@ -498,6 +498,19 @@ def test_a_person_reconciles_what_is_unknown_with_evidence(play: Play, ok: bool)
     play(scenario)
 
 
+def test_a_late_report_stays_late_even_where_a_person_came_to_the_same_outcome(play: Play) -> None:
+    async def scenario(queue: Queue) -> None:
+        claim = await claimed(queue, lease_s=1)
+        await queue.sweep(now=NOW + 1)
+        assert not await queue.complete(claim, ok=True, result=b"{}", now=NOW + 2)
+        await queue.reconcile(claim.action.id, "ann", True, "seen on the statement", now=NOW + 3)
+        assert not await queue.complete(claim, ok=True, result=b"{}", now=NOW + 4)
+        action = await queue.get(claim.action.id)
+        assert action is not None and action.result is None
+
+    play(scenario)
+
+
 # Waiting, lists, tidying
 
 

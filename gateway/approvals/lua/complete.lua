@@ -5,8 +5,8 @@ local state = get(held, 'state')
 if not state or get(held, 'token') ~= ARGV[3] then
   return 0
 end
-if state == outcome and get(held, 'reported') == outcome then
-  return 1 -- sent twice
+if state == outcome and get(held, 'completed') == outcome then
+  return 1 -- sent twice; a person who came to the same outcome is not the worker
 end
 if state == 'UNKNOWN' and get(held, 'reported') ~= outcome then
   -- Fenced: a person decides now. But what the worker says is evidence for that person.
@@ -18,7 +18,7 @@ if state ~= 'EXECUTING' then
   return 0
 end
 -- A lease that ran out unnoticed does not void a true outcome: nobody else can have claimed it.
-redis.call('HSET', held.action, 'reported', outcome, 'result_error', outcome == 'FAILED' and '1' or '0')
+redis.call('HSET', held.action, 'completed', outcome, 'result_error', outcome == 'FAILED' and '1' or '0')
 if ARGV[6] == '1' then
   redis.call('SET', held.result, ARGV[7])
   redis.call('ZADD', RESULTS, now, id)
