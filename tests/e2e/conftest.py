@@ -1,4 +1,4 @@
-"""One Chromium for a test process; a console and a watched page for each test."""
+"""One Chromium for a module; a console and a watched page for each test."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tests.browsers import Watched, chromium
 from tests.consoles import RunningConsole, running_console
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for the session: Playwright keeps an event loop in this thread, and other modules want to run their own."""
     with chromium() as running:
         yield running
 
