@@ -12,6 +12,7 @@ from gateway.proxy.asgi import JSON_TYPE, require_json, respond
 from gateway.proxy.model_admission import admit_provider_tools, find_route, hidden_tools, join_run
 from gateway.proxy.model_calls import CallJudge
 from gateway.proxy.model_exchange import StreamedExchange
+from gateway.proxy.runs import opening_of
 from gateway.traces.record import Usage
 from gateway.wire import anthropic
 
@@ -33,7 +34,7 @@ class AnthropicExchange(StreamedExchange):
         turn = anthropic.decode_request(body)
         self.record.model = turn.model
         self.streamed = self.may_stream(turn)
-        join_run(self, tuple([part.text for part in turn.parts[:2]]))
+        join_run(self, opening_of(turn.parts))
         route = find_route(self, turn.model, turn.fallback_models)
         admit_provider_tools(self, turn.provider_tools)
         self.provider_runs = bool(turn.provider_tools)
